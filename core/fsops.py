@@ -18,6 +18,7 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ PROTECTED = re.compile(r"mojo.*|__crop|__cropped|__selected", re.DOTALL)
 """The studio's own folders: nothing in them is ever touched."""
 PART = ".part"
 """The ending of a file that is still being written; no reader looks at one."""
+
+HOLD_SECONDS = 0.5
 
 seam: Callable[[str, tuple[Path, ...]], None] | None = None
 """Called before every step with its name and paths. Tests count, fail and crash here; it is None in service."""
@@ -310,11 +313,16 @@ def lock(folder: Path) -> int | None:
 
 
 def hold(folder: Path) -> int:
-    """Take the lock of a folder, made if it is missing. Raises ``AlreadyRunning`` where a living process holds it."""
+    """Take the lock of a folder, made if it is missing. Raises ``AlreadyRunning`` where a living process holds it.
+
+    Waits for a moment: one who looks whether we are dead holds the lock meanwhile.
+    """
     make_folder(folder)
-    fd = lock(folder)
-    if fd is None:
-        raise AlreadyRunning
+    deadline = time.monotonic() + HOLD_SECONDS
+    while (fd := lock(folder)) is None:
+        if time.monotonic() > deadline:
+            raise AlreadyRunning
+        time.sleep(0.01)
     return fd
 
 
