@@ -1,0 +1,91 @@
+"""Our encoding, frames in memory to a fsynced file, against the same ffmpeg command fed from a raw file.
+
+The clip is a still under the design's example move, 576×1024 at 30 fps. The proof is not counted in the first
+figure and is the second: what it costs beside the encoding.
+
+    python -m benchmarks.encode [--picture FILE] [--seconds N] [--repeats N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.rows import Row, table
+from core import frames
+from core.camera import shoot
+from core.encode.command import EncodeSettings, encode_command, ffmpeg_program
+from core.encode.encode import encode
+from core.motion import CameraPath, Rect
+from core.work import unwatched
+
+SIZE, FPS = (576, 1024), 30
+MOVE = CameraPath(Rect(0.1, 0.1, 0.9, 0.9), Rect(0.3, 0.3, 0.7, 0.7))
+
+
+def drawn(width: int = 864, height: int = 1536) -> Image.Image:
+    """A picture with large shapes, fine waves and grain, for want of a real one."""
+    y, x = np.mgrid[0:height, 0:width]
+    shapes = 90 * ((x // 97 + y // 131) % 2) + 60 * np.sin(x / 7 + np.sin(y / 31) * 4)
+    grain = np.random.default_rng(0).normal(0, 4, (height, width, 3))
+    colours = shapes[..., None] * [1.0, 0.8, 0.6] + [90, 80, 100] + grain
+    return Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+
+
+def run(picture: Image.Image | None = None, seconds: float = 6.0, repeats: int = 5) -> list[Row]:
+    """Both sides interleaved, medians of ``repeats``."""
+    pixels = np.asarray((picture or drawn()).convert("RGB"))
+    count = round(seconds * FPS)
+    path = MOVE.fitted((pixels.shape[1], pixels.shape[0]), SIZE)
+    settings = EncodeSettings()
+    ours: list[float] = []
+    theirs: list[float] = []
+    proofs: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with frames.create(folder / "frames.npy", count, SIZE) as out:
+            shoot(pixels, list(path.views(count)), out)
+        clip = frames.open(folder / "frames.npy")
+        clip.tofile(folder / "raw")
+        command = encode_command(ffmpeg_program(), settings, SIZE, FPS, folder / "theirs.mp4")
+        for turn in range(repeats):
+            for side in (("ours", "theirs"), ("theirs", "ours"))[turn % 2]:
+                began = time.perf_counter()
+                if side == "ours":
+                    proof = encode(clip, FPS, folder / "ours.mp4", settings, unwatched).proof_seconds
+                    proofs.append(proof)
+                    ours.append(time.perf_counter() - began - proof)
+                else:
+                    with (folder / "raw").open("rb") as raw:
+                        subprocess.run(command, stdin=raw, stdout=subprocess.DEVNULL, check=True)
+                    theirs.append(time.perf_counter() - began)
+        assert (folder / "ours.mp4").read_bytes() == (folder / "theirs.mp4").read_bytes()
+    return [
+        _row(f"seconds to encode a clip of {seconds:g} s", ours, theirs, 1.05),
+        _row("seconds to prove it, against encoding it", proofs, ours, None),
+    ]
+
+
+def _row(figure: str, ours: list[float], theirs: list[float], target: float | None) -> Row:
+    return Row(figure, median(ours), median(theirs), median(ours) / median(theirs), target)
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--picture", type=Image.open)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    print(table(run(options.picture, options.seconds, options.repeats)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Proves that an encoded clip is what was ordered: its index read strictly, its every picture decoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from core import process
+from core.encode import mp4
+from core.encode.command import decode_command, ffmpeg_program
+from core.errors import DropreelError, ProcessFailed
+from core.work import Report
+
+
+class ProofFailed(DropreelError):
+    """The encoded clip is not what it should be."""
+
+    def __init__(self, wrong: list[str]) -> None:
+        super().__init__(f"{self.__doc__} {'; '.join(wrong)}.")
+        self.wrong = wrong
+
+
+class Proof(BaseModel):
+    """What was found in a clip, all of it as ordered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frames: int
+    """Pictures decoded without an error, each with the MD5 that the encoder wrote beside it."""
+    fps: int
+    seconds: float
+    width: int
+    height: int
+    codec: str
+    colour: tuple[int, int, int]
+    """Primaries, transfer and matrix as in ITU-T H.273; BT.709 is 1, 1, 1."""
+
+
+def prove(path: Path, frames: int, fps: int, size: tuple[int, int], report: Report, *, limit: float = 600.0) -> Proof:
+    """Read and decode the whole of a clip of ``frames`` frames of ``size``, (width, height).
+
+    Raises ``ProofFailed``, which names all that is wrong, and whatever ``report`` raises.
+    """
+    try:
+        movie = mp4.read(path)
+    except mp4.BrokenMp4 as error:
+        raise ProofFailed([str(error)]) from error
+    wrong = _differences(
+        ("codec tag", "hvc1", movie.codec),
+        ("size", size, movie.size),
+        ("frame count", frames, movie.frames),
+        ("frame rate", Fraction(fps), movie.rate),
+        ("colour", mp4.BT709, movie.colour),
+        ("index before the pictures", True, movie.index_first),
+    )
+    decoded = _Decoded(frames)
+    try:
+        process.run(decode_command(ffmpeg_program(), path.absolute()), report, limit=limit, on_line=decoded)
+    except ProcessFailed as error:
+        wrong.append(f"picture {len(decoded.times)} cannot be decoded: {error.stderr.strip()[-1000:] or error}")
+    else:
+        wrong += _differences(
+            ("decoded size", size, decoded.size),
+            ("decoded frame count", frames, len(decoded.times)),
+            ("first frame off its time", None, decoded.first_off_time(fps)),
+        )
+    if wrong:
+        raise ProofFailed(wrong)
+    return Proof(
+        frames=frames,
+        fps=fps,
+        seconds=frames / fps,
+        width=size[0],
+        height=size[1],
+        codec=movie.codec,
+        colour=mp4.BT709[:3],
+    )
+
+
+class _Decoded:
+    """The pictures that came out, read from the lines of ffmpeg's ``framecrc`` format."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.size: tuple[int, ...] = ()
+        self.times: list[int] = []
+        self.unit = Fraction(0)
+
+    def __call__(self, line: str) -> float:
+        key, _, value = line.partition(": ")
+        if key == "#tb 0":
+            self.unit = Fraction(value)
+        elif key == "#dimensions 0":
+            self.size = tuple(map(int, value.split("x")))
+        elif not line.startswith("#"):
+            _stream, _dts, pts, *_ = line.split(",")
+            self.times.append(int(pts))
+        return min(1.0, len(self.times) / self.expected)
+
+    def first_off_time(self, fps: int) -> int | None:
+        """The first picture that is not shown where a constant rate from 0 would have it."""
+        shown = (time * self.unit * fps for time in self.times)
+        return next((n for n, place in enumerate(shown) if place != n), None)
+
+
+def _differences(*facts: tuple[str, object, object]) -> list[str]:
+    return [f"{name}: {found} instead of {wanted}" for name, wanted, found in facts if found != wanted]
