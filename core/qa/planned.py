@@ -1,0 +1,85 @@
+"""What a clip's frames ought to show: how many there are, what the first one is, how the camera moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.camera import Camera
+from core.motion import Rect, Size
+from core.qa.light import Frame, linear_cells, luminance
+
+_LEVEL_CELLS = 256
+"""Cells along the longer side of the keyframe, from which the brightness of its views is taken."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plan of a clip. What is not given is not judged."""
+
+    frames: int
+    views: Sequence[Rect] = ()
+    """What each frame is to show of the keyframe; none where the camera is not planned."""
+    first: Frame | None = None
+    """The first frame as the keyframe has it, ``(H, W, 3)``, of the clip's size."""
+    levels: Sequence[float] = ()
+    """How bright each frame is to be: its mean relative luminance, 0..1."""
+
+    @classmethod
+    def of(cls, keyframe: Frame, views: Sequence[Rect], size: Size) -> Self:
+        """The plan of a camera move over a still: ``keyframe`` is ``(H, W, 3)``, ``size`` (width, height)."""
+        return cls(len(views), views, Camera(keyframe, size).render(views[0]), _levels(keyframe, views))
+
+    def step(self, frame: int) -> NDArray[np.float64] | None:
+        """Where the pixels of the frame before go in this one, as a 2 x 3 affine map, for a clip of ``first``'s size.
+
+        None where that is not planned: in frame 0, and without views.
+        """
+        if self.first is None or not 0 < frame < len(self.views):
+            return None
+        before, now = self.views[frame - 1], self.views[frame]
+        height, width = self.first.shape[:2]
+        # A pixel's centre is half a pixel from its edge, and cv2 counts from the centres.
+        x_scale, x_shift = _axis(before.x1, before.width, now.x1, now.width, width)
+        y_scale, y_shift = _axis(before.y1, before.height, now.y1, now.height, height)
+        return np.array([[x_scale, 0.0, x_shift], [0.0, y_scale, y_shift]])
+
+    def motion(self, frame: int) -> float:
+        """How far the fastest visible point moves on screen from the frame before, in pixels."""
+        step = self.step(frame)
+        if step is None or self.first is None:
+            return 0.0
+        height, width = self.first.shape[:2]
+        (x_scale, _, x_shift), (_, y_scale, y_shift) = step.tolist()
+        across: float = max(abs(x_shift), abs((x_scale - 1) * (width - 1) + x_shift))
+        down: float = max(abs(y_shift), abs((y_scale - 1) * (height - 1) + y_shift))
+        return math.hypot(across, down)
+
+
+def _axis(start: float, extent: float, next_start: float, next_extent: float, pixels: int) -> tuple[float, float]:
+    """The scale and the shift, along one axis, from pixels of one view to those of the next."""
+    scale = extent / next_extent
+    return scale, (start - next_start) / next_extent * pixels + (scale - 1) / 2
+
+
+def _levels(keyframe: Frame, views: Sequence[Rect]) -> list[float]:
+    """The mean luminance of every view, to a cell."""
+    height, width = keyframe.shape[:2]
+    shrink = min(1.0, _LEVEL_CELLS / max(height, width))
+    columns: int = max(1, round(width * shrink))
+    rows: int = max(1, round(height * shrink))
+    total = cv2.integral(luminance(linear_cells(keyframe, columns, rows)))
+
+    def level(view: Rect) -> float:
+        left, top = min(int(view.x1 * columns), columns - 1), min(int(view.y1 * rows), rows - 1)
+        right, bottom = max(math.ceil(view.x2 * columns), left + 1), max(math.ceil(view.y2 * rows), top + 1)
+        part = float(total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left])
+        return part / ((right - left) * (bottom - top))
+
+    return [level(view) for view in views]
