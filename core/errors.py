@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 Severity = Literal["error", "warning", "note"]
+
+
+def _as_text(value: str) -> str:
+    return value.encode(errors="backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_as_text)]
+"""What is said of a name must be text, which the name need not be."""
 
 
 class Finding(BaseModel):
@@ -17,14 +25,14 @@ class Finding(BaseModel):
 
     code: str
     """A fixed word, for grep and for programs: ``image_truncated``, ``motion_too_fast``."""
-    message: str
+    message: Text
     """One sentence for a person, with the numbers in it."""
     severity: Severity = "error"
-    file: str | None = None
+    file: Text | None = None
     """The file's name as the operator knows it."""
     field: str | None = None
     """The place inside the file: ``end_frame``, ``keyframes[3].motion.easing``."""
-    value: float | str | None = None
+    value: float | Text | None = None
     limit: float | str | None = None
     frame: int | None = None
     """The first frame that breaks the rule, counted from 0."""

@@ -1,0 +1,183 @@
+"""A room: where clips of one stage wait, are claimed, worked on, and leave. Where a clip's folder lies is its state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import fsops
+from core.contract import CLIP_ID, Clip, load
+from core.errors import Finding, Refused, UnreadableClip
+
+CLIP_FILE = "clip.json"
+BASE_FILE = "base.npy"
+"""What ``generate`` leaves in a clip's folder: frames at the model's own rate and canvas."""
+FRAMES_FILE = "frames.npy"
+"""What ``interpolate`` leaves: frames as they are delivered."""
+CANCEL_FILE = "CANCEL"
+"""Present in a clip's folder: the operator wants it no more. It travels with the folder."""
+PAUSED_FILE = "PAUSED"
+"""Present in a room: its daemons claim nothing."""
+
+
+@dataclass
+class ClipFolder:
+    """A clip in a worker's hands: its folder and what is known of it."""
+
+    path: Path
+    clip: Clip
+
+    @classmethod
+    def open(cls, path: Path) -> ClipFolder:
+        """Raises ``UnreadableClip`` where ``clip.json`` is not what it should be."""
+        try:
+            return cls(path, load(Clip, path / CLIP_FILE))
+        except Refused as error:
+            raise UnreadableClip(path, error.finding) from error
+        except OSError as error:
+            finding = Finding(code="clip_unreadable", message=f"clip.json cannot be read: {error}.", file=path.name)
+            raise UnreadableClip(path, finding) from error
+
+    def save(self, *, durable: bool = True) -> None:
+        """Write ``clip.json``."""
+        fsops.write(self.path / CLIP_FILE, self.clip.to_json(), durable=durable)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the operator wants it no more."""
+        return (self.path / CANCEL_FILE).exists()
+
+    @property
+    def image(self) -> Path:
+        """The keyframe."""
+        return self.path / self.clip.image
+
+
+class Room:
+    """One stage's folder: ``tmp/`` being built, ``ready/`` waiting, ``active/<worker>/`` in hand."""
+
+    def __init__(self, root: Path, bound: int | None = None) -> None:
+        self.root = root
+        self.bound = bound
+        """How many clips may wait here before the room in front holds back; None for no bound."""
+        self._order: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The stage."""
+        return self.root.name
+
+    @property
+    def tmp(self) -> Path:
+        """Folders being put together; nobody reads them."""
+        return self.root / "tmp"
+
+    @property
+    def ready(self) -> Path:
+        """Whole, fsynced, waiting."""
+        return self.root / "ready"
+
+    @property
+    def active(self) -> Path:
+        """One folder a worker, with the clips in its hands."""
+        return self.root / "active"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the operator told its daemons to claim nothing."""
+        return (self.root / PAUSED_FILE).exists()
+
+    @property
+    def ids(self) -> list[str]:
+        """The clips that wait here, in no order. What is no clip (``.DS_Store``) is not seen."""
+        return [path.name for path in self.ready.iterdir() if re.fullmatch(CLIP_ID, path.name)]
+
+    @property
+    def full(self) -> bool:
+        """Whether as many clips wait here as may."""
+        return self.bound is not None and len(self.ids) >= self.bound
+
+    def enter(self, folder: Path) -> None:
+        """Take in a clip's folder, whole and fsynced, from anywhere on this file system."""
+        fsops.move(folder, self.ready / folder.name)
+
+    def waiting(self) -> list[str]:
+        """The ids of waiting clips: fewest attempts at this stage first, then priority, then age."""
+        ids = self.ids
+        self._order = {i: known for i in ids if (known := self._order.get(i))}
+        return sorted(ids, key=lambda i: (self._rank(i), i))
+
+    def _rank(self, clip_id: str) -> tuple[int, int]:
+        # A thousand may wait; clip.json is read again only when it is another file than last time.
+        path = self.ready / clip_id / CLIP_FILE
+        try:
+            info = path.stat()
+            seen = (info.st_ino, info.st_mtime_ns)
+            known = self._order.get(clip_id)
+            if known is None or known[0] != seen:
+                clip = load(Clip, path)
+                known = self._order[clip_id] = (seen, (clip.attempts.get(self.name, 0), -clip.entry.priority))
+        except (OSError, Refused):  # claimed by another meanwhile, or broken: the claim will tell
+            return (0, 0)
+        return known[1]
+
+
+class Worker:
+    """A worker's place in a room: ``active/<name>/``, whose lock it holds for as long as it or a child lives."""
+
+    def __init__(self, room: Room, name: str) -> None:
+        """Raises ``AlreadyRunning`` while another process holds this name."""
+        self.room = room
+        self.name = name
+        self.hands = room.active / name
+        self.hindmost: set[str] = set()
+        """Clips that the disk had no room for: all others come before them."""
+        self._lock = fsops.hold(self.hands)
+
+    def close(self) -> None:
+        """Let go of the name."""
+        os.close(self._lock)
+
+    def claim(self) -> ClipFolder | None:
+        """Take the next clip, counting the attempt; None where nothing waits. Raises ``UnreadableClip``."""
+        for clip_id in sorted(self.room.waiting(), key=self.hindmost.__contains__):
+            if fsops.claim(self.room.ready / clip_id, self.hands / clip_id):
+                folder = ClipFolder.open(self.hands / clip_id)
+                fsops.sweep(folder.path)
+                attempts = folder.clip.attempts
+                attempts[self.room.name] = attempts.get(self.room.name, 0) + 1
+                folder.save(durable=False)  # survives whatever kills this process; a power cut is no clip's fault
+                return folder
+        return None
+
+    def give_back(self, folder: ClipFolder, *, count_attempt: bool) -> None:
+        """Return a clip to the room; an attempt that was not the clip's fault is not counted."""
+        if not count_attempt:
+            attempts = folder.clip.attempts
+            attempts[self.room.name] = max(0, attempts.get(self.room.name, 1) - 1)
+            folder.save()
+        fsops.sweep(folder.path)
+        self.room.enter(folder.path)
+
+    def publish(self, folder: ClipFolder, room: Room) -> None:
+        """Hand a clip on to the next room; its attempts at this stage are history."""
+        folder.clip.attempts.pop(self.room.name, None)
+        folder.save()
+        room.enter(folder.path)
+
+    def orphans(self) -> Iterator[Path]:
+        """The clips in dead workers' hands, and those that an earlier life of this worker left in its own.
+
+        A worker whose lock nobody holds is dead, and so are its children: they inherit the lock. Its lock is held
+        while its clips are looked at, so that two who come to help do not help twice.
+        """
+        yield from sorted(self.hands.glob("[!.]*"))
+        for hands in sorted(self.room.active.iterdir()):
+            if hands != self.hands and hands.is_dir() and (lock := fsops.lock(hands)) is not None:
+                try:
+                    yield from sorted(hands.glob("[!.]*"))
+                finally:
+                    os.close(lock)

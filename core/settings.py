@@ -1,0 +1,221 @@
+"""The settings of a home: ``dropreel.toml``, checked, with ``DROPREEL_*`` variables above it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from core.contract import GenerationParams
+from core.encode.command import EncodeSettings
+from core.errors import BadSettings
+from core.home import SETTINGS_FILE, Home
+from core.image import ImageLimits
+from core.interpolate.plan import Mode
+from core.motion import MotionType, Size
+from core.qa.verdict import QaThresholds
+from core.safety import MotionLimits
+
+Role = Literal["mac", "gpu", "both"]
+
+
+class Section(BaseModel):
+    """A table of the settings file; a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HotFolderSettings(Section):
+    """What the operator drops, and when it is taken."""
+
+    folder: Path | None = None
+    """Another place for the hot folder than ``mac/__video_keyframes``."""
+    settle_seconds: float = Field(default=2.0, ge=0)
+    """A group is taken when none of its files has changed for so long."""
+    sidecar_grace_seconds: float = Field(default=10.0, ge=0)
+    """An image without a sidecar waits so long for one."""
+    sidecar_required: bool = False
+    """Whether it then waits on, or is taken as static,"""
+    static_seconds: float = Field(default=4.0, gt=0)
+    """for so long."""
+    incomplete_seconds: float = Field(default=30.0, ge=0)
+    """A file that looks half-copied is set aside when it has not grown for so long."""
+    batch_seconds: float = Field(default=5.0, ge=0)
+    """A batch is closed when nothing new has settled for so long,"""
+    batch_max: int = Field(default=50, ge=1, le=1000)
+    """or when it has so many keyframes."""
+
+
+class OutputSettings(Section):
+    """The delivered clip."""
+
+    portrait: Size = (576, 1024)
+    landscape: Size = (1024, 576)
+    fps: int = Field(default=30, ge=1, le=120)
+
+    def size_for(self, image: Size) -> Size:
+        """The output size for an image of this shape; a square one is landscape."""
+        return self.portrait if image[1] > image[0] else self.landscape
+
+
+class GenerationSettings(Section):
+    """What ``keyframes`` writes into ``generation_params``."""
+
+    model: str = "camera"
+    bucket_base: dict[MotionType, int] = {
+        MotionType.static: 10,
+        MotionType.zoom_in: 127,
+        MotionType.zoom_out: 127,
+        MotionType.pan_left: 100,
+        MotionType.pan_right: 100,
+    }
+    """``motion_bucket_id`` is this times the motion's intensity, rounded down."""
+    noise_aug_strength: float = 0.02
+    decode_chunk_size: int = 8
+    num_inference_steps: int = 25
+    min_guidance_scale: float = 1.0
+    max_guidance_scale: float = 3.0
+
+    def params(self, motion: MotionType, intensity: float) -> GenerationParams:
+        """The studio's mapping from a motion to a model's parameters; output and seed are the caller's."""
+        return GenerationParams(
+            model=self.model,
+            motion_bucket_id=int(self.bucket_base[motion] * intensity),
+            noise_aug_strength=self.noise_aug_strength,
+            decode_chunk_size=self.decode_chunk_size,
+            num_inference_steps=self.num_inference_steps,
+            min_guidance_scale=self.min_guidance_scale,
+            max_guidance_scale=self.max_guidance_scale,
+            camera_motion=motion,
+        )
+
+
+class InterpolateSettings(Section):
+    """From the model's rate to the delivered one."""
+
+    mode: Mode = Mode.time_true
+
+
+class TransportSettings(Section):
+    """How the two halves reach each other."""
+
+    kind: Literal["local"] = "local"
+    """``local``: both halves are in this home."""
+    resend_seconds: float = Field(default=60.0, gt=0)
+    """A batch that the server has not acknowledged is sent again after so long."""
+
+
+class RoomSettings(Section):
+    """How clips wait and who works on them."""
+
+    bounds: dict[str, int] = {"interpolate": 4, "qa": 4, "encode": 4}
+    """How many clips may wait in a room before the one in front holds back; frames are large."""
+    max_attempts: int = Field(default=5, ge=1)
+    workers: dict[str, list[str]] = {
+        "generate": ["gpu0"],
+        "interpolate": ["gpu0"],
+        "qa": ["cpu0"],
+        "encode": ["cpu0"],
+    }
+    """The workers that ``dropreel up`` starts in each room."""
+    low_water_mb: int = Field(default=2048, ge=0)
+    """With less free than this a room claims nothing."""
+    high_water_mb: int = Field(default=4096, ge=0)
+    """Having stopped so, it goes on when so much is free again."""
+
+
+class DaemonSettings(Section):
+    """What all daemons have in common."""
+
+    poll: bool = False
+    """No file-system events: for network shares. The folders are then looked at every ``poll_seconds``."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    scan_seconds: float = Field(default=10.0, gt=0)
+    """With events on, the folders are looked at this often all the same."""
+    stop_seconds: float = Field(default=10.0, gt=0)
+    """A daemon told to stop leaves within so long."""
+    watchdog_seconds: float = Field(default=60.0, gt=0)
+    """``dropreel up`` kills a daemon whose work loop says nothing for so long."""
+
+
+class Settings(BaseSettings):
+    """``dropreel.toml``."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="DROPREEL_", env_nested_delimiter="__")
+
+    role: Role = "both"
+    project_id: str = "video_gen_001"
+    hot_folder: HotFolderSettings = HotFolderSettings()
+    output: OutputSettings = OutputSettings()
+    generation: GenerationSettings = GenerationSettings()
+    motion: MotionLimits = MotionLimits()
+    image: ImageLimits = ImageLimits()
+    transport: TransportSettings = TransportSettings()
+    rooms: RoomSettings = RoomSettings()
+    interpolate: InterpolateSettings = InterpolateSettings()
+    qa: QaThresholds = QaThresholds()
+    encode: EncodeSettings = EncodeSettings()
+    daemons: DaemonSettings = DaemonSettings()
+
+    @property
+    def mac(self) -> bool:
+        """Whether this home has the operator's half."""
+        return self.role != "gpu"
+
+    @property
+    def gpu(self) -> bool:
+        """Whether this home has the server's half."""
+        return self.role != "mac"
+
+
+def load_settings(root: Path) -> tuple[Settings, Home]:
+    """Read a home's settings. Raises ``BadSettings`` that names the file, the key and the remedy."""
+    file = root / SETTINGS_FILE
+    if not file.is_file():
+        raise BadSettings(f"There is no {SETTINGS_FILE} in {root}. Make a home with `dropreel init {root}`, or name "
+                          "one with --home or DROPREEL_HOME.")  # fmt: skip
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+
+    try:
+        settings = FromFile()
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{file} is not TOML: {error}. Mend the syntax.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadSettings(f"{file}: {key}: {first['msg']}. The commented defaults are in `dropreel init`'s file; "
+                          "correct or remove this key.") from None  # fmt: skip
+    root = Path(os.path.realpath(root))
+    hot = settings.hot_folder.folder
+    return settings, Home(root, (root / hot.expanduser()) if hot else None)
+
+
+def default_file(name: str) -> str:
+    """The text of a file in ``config/``."""
+    return importlib.resources.files("config").joinpath(name).read_text(encoding="utf-8")
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The model presets: ``config/presets.toml``."""
+    return tomllib.loads(default_file("presets.toml"))
