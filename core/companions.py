@@ -56,6 +56,11 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _HOUSEKEEPING or bool(_HALF_COPIED.search(name))
 
 
+def housekeeping(name: str) -> bool:
+    """Whether a file manager made this for itself, so that nobody misses it when its folder goes."""
+    return name.startswith("._") or name.casefold() in _HOUSEKEEPING | {".ds_store", ".localized"}
+
+
 def is_image(name: str) -> bool:
     """Whether the name ends like a picture's, in upper or lower case."""
     return _ends(name, *IMAGE_EXTENSIONS)
