@@ -1,0 +1,326 @@
+"""A batch enters the server once: verified, split into one folder a clip, committed by one rename, acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from core import fsops, image, safety
+from core.contract import (
+    BATCH_ID,
+    CLIP_ID,
+    MAX_JSON_BYTES,
+    BatchAck,
+    Clip,
+    EntryOutcome,
+    Keyframe,
+    Manifest,
+    Motion,
+    Rejection,
+    batch_moment,
+    clip_id,
+    load,
+    now,
+    parse,
+    seed_from,
+)
+from core.errors import DropreelError, Finding, Refused
+from core.examine import check_stem, output_size, refuse_errors
+from core.home import MANIFEST_FILE, REASON_FILE, GpuHalf
+from core.rooms import CLIP_FILE, ClipFolder, Room
+from core.safety import Scene
+from core.settings import Settings, presets
+from core.work import Report, unwatched
+
+_BATCH_ID = re.compile(BATCH_ID)
+ACK_FILE = "ack.json"
+MANIFEST_NAMES = {field: f"motion.{field}" for field in Motion.model_fields}
+"""What a manifest's entry calls the fields of its ``Motion``."""
+MAX_DAMAGED = 3
+"""So often may a file arrive damaged, and be sent again, before its entry is refused."""
+
+
+class NotYet(Exception):
+    """Part of this batch has still to arrive: the file that it names."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A batch in the inbox."""
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    """Of the manifest's bytes: what the acknowledgement repeats."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether nothing says which bytes must arrive, so that only their rest tells that they are whole."""
+        return not all(entry.files for entry in self.manifest.keyframes)
+
+
+class Admission:
+    """The inbox, the intake room, and the acknowledgements of batches."""
+
+    def __init__(self, gpu: GpuHalf, settings: Settings, generate: Room) -> None:
+        self._gpu = gpu
+        self._settings = settings
+        self._generate = generate
+        self._intake = Room(gpu.rooms / "intake")
+        self._presets = presets()
+        self._damaged: dict[Path, int] = {}
+
+    def arrivals(self) -> list[Path]:
+        """The batches in the inbox that have a manifest, the oldest first. Links are nobody's batch."""
+        return [
+            path
+            for path in sorted(self._gpu.inbox.iterdir())
+            if _BATCH_ID.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST_FILE).exists()
+        ]
+
+    def open(self, path: Path) -> Arrival:
+        """Read a batch's manifest. Raises ``Refused``."""
+        data = _read(path / MANIFEST_FILE, MAX_JSON_BYTES)
+        manifest = parse(Manifest, data, MANIFEST_FILE)
+        if manifest.batch_id != path.name:
+            raise Refused.because(
+                "batch_misplaced",
+                file=MANIFEST_FILE,
+                field="batch_id",
+                value=manifest.batch_id,
+                message=f"Its folder is called {path.name}.",
+                remedy="Give the folder the batch's id.",
+            )
+        return Arrival(path, manifest, hashlib.sha256(data).hexdigest())
+
+    def admit(self, arrival: Arrival, report: Report = unwatched, *, wait: bool = True) -> BatchAck:
+        """Take a batch in, up to the commit; ``finish`` does the rest, now or after a crash.
+
+        A batch that was taken before is only cleared away. Raises ``Refused`` for another content under a known id,
+        ``NotYet`` while a file is missing or has to be sent again, and ``OSError``. Without ``wait`` an entry whose
+        file is missing is refused.
+        """
+        batch_id = arrival.manifest.batch_id
+        known = self._known(batch_id)
+        if known is not None:
+            if known.manifest_sha256 != arrival.sha256:
+                raise Refused.because(
+                    "batch_id_taken",
+                    file=MANIFEST_FILE,
+                    field="batch_id",
+                    value=batch_id,
+                    message="Another batch of this id was taken before.",
+                    remedy="Give the new one an id of its own.",
+                )
+            self._clear(arrival.path, known)
+            return known
+        building = self._intake.tmp / batch_id
+        fsops.discard(building, self._gpu.trash)
+        fsops.make_folder(building)
+        outcomes = []
+        for number, entry in enumerate(arrival.manifest.keyframes, 1):
+            report(number / len(arrival.manifest.keyframes))
+            outcomes.append(self._build(arrival, number, entry, building, wait=wait))
+        ack = BatchAck(batch_id=batch_id, manifest_sha256=arrival.sha256, entries=outcomes)
+        fsops.write(building / ACK_FILE, ack.to_json())
+        fsops.move(building, self._intake.ready / batch_id)
+        return ack
+
+    def finish(self) -> Iterator[Path]:
+        """Acknowledge the committed batches, clear the inbox of them, and yield each clip as it enters ``generate``."""
+        for batch in sorted(self._intake.ready.glob("????????_??????")):
+            ack = load(BatchAck, batch / ACK_FILE)
+            fsops.write(self._gpu.batch_acks / f"{batch.name}.json", ack.to_json())
+            inbox = self._gpu.inbox / batch.name
+            if (inbox / MANIFEST_FILE).exists() and _hash(inbox / MANIFEST_FILE) == ack.manifest_sha256:
+                self._clear(inbox, ack)
+            for outcome in ack.entries:
+                if outcome.clip_id and (batch / outcome.clip_id).exists():
+                    self._generate.enter(batch / outcome.clip_id)
+                    yield self._generate.ready / outcome.clip_id
+            fsops.discard(batch, self._gpu.trash)
+
+    def refuse(self, path: Path, finding: Finding) -> Path:
+        """Set a batch aside in ``failed/`` with its reason; the sender is told, unless its id is another batch's."""
+        digest = _hash(path / MANIFEST_FILE)
+        if digest and batch_moment(path.name) and self._known(path.name) is None:
+            ack = BatchAck(batch_id=path.name, manifest_sha256=digest, entries=[], refused=finding)
+            fsops.write(self._gpu.batch_acks / f"{path.name}.json", ack.to_json())
+        place = self._gpu.failed / f"{path.name}.{digest[:8] or 'unreadable'}"
+        if place.exists():  # sent once more: it is as wrong as before
+            fsops.discard(path, self._gpu.trash)
+            return place
+        fsops.write(path / REASON_FILE, Rejection.of([finding], sorted(p.name for p in path.iterdir())).to_json())
+        fsops.move(path, place)
+        return place
+
+    def failed(self) -> list[Path]:
+        """The clips that were given up, the oldest first."""
+        return sorted(path for path in self._gpu.failed.iterdir() if re.fullmatch(CLIP_ID, path.name))
+
+    def retry(self, failed: Path) -> Path:
+        """Make a failed clip again as a new run, and return its folder. Raises ``UnreadableClip``, ``OSError``."""
+        old = ClipFolder.open(failed).clip
+        base = old.clip_id.rsplit("-r", 1)[0] if old.run > 1 else old.clip_id
+        fresh = Clip(clip_id=f"{base}-r{old.run + 1}", run=old.run + 1, batch_id=old.batch_id, entry=old.entry,
+                     image=old.image, seed=old.seed, taken_at=now())  # fmt: skip
+        ready = self._generate.ready / fresh.clip_id
+        building = self._generate.tmp / fresh.clip_id
+        fsops.discard(building, self._gpu.trash)
+        fsops.make_folder(building)
+        for path in sorted(failed.glob("keyframe*")):
+            fsops.copy(path, building / path.name)
+        fsops.write(building / CLIP_FILE, fresh.to_json())
+        fsops.move(building, ready)
+        fsops.discard(failed, self._gpu.trash)
+        return ready
+
+    def _clear(self, inbox: Path, ack: BatchAck) -> None:
+        """Take a batch out of the inbox. What was put there by hand may be the only copy, and is kept."""
+        if not self.open(inbox).by_hand:
+            fsops.discard(inbox, self._gpu.trash)
+            return
+        findings = [finding for outcome in ack.entries for finding in outcome.findings]
+        if findings:
+            names = sorted(path.name for path in inbox.iterdir())
+            fsops.write(inbox / REASON_FILE, Rejection.of(findings, names).to_json())
+        fsops.make_folder(self._gpu.by_hand)
+        if (self._gpu.by_hand / inbox.name).exists():  # the same batch, put there once more
+            fsops.discard(inbox, self._gpu.trash)
+        else:
+            fsops.move(inbox, self._gpu.by_hand / inbox.name)
+
+    def _known(self, batch_id: str) -> BatchAck | None:
+        """What was answered to a batch of this id that was taken; one that was refused may come again, mended."""
+        for path in (self._gpu.batch_acks / f"{batch_id}.json", self._intake.ready / batch_id / ACK_FILE):
+            if path.exists() and not (ack := load(BatchAck, path)).refused:
+                return ack
+        return None
+
+    def _build(
+        self, arrival: Arrival, number: int, entry: Keyframe, building: Path, *, wait: bool
+    ) -> EntryOutcome:
+        field = f"keyframes[{number - 1}]"
+        try:
+            data = self._payload(arrival, entry, wait=wait)
+            folder = self._build_clip(arrival, number, entry, data, building)
+        except Refused as error:
+            finding = error.finding
+            where = f"{field}.{finding.field}" if finding.field else field
+            return EntryOutcome(image_path=entry.image_path, findings=[finding.model_copy(update={"field": where})])
+        except (NotYet, OSError, DropreelError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one entry that finds a fault of ours must not hold up the others
+            fault = Finding(code="unexpected", field=field, message=f"{type(error).__name__}: {error}.",
+                            remedy="This is a fault of Dropreel: tell its makers.")  # fmt: skip
+            return EntryOutcome(image_path=entry.image_path, findings=[fault])
+        return EntryOutcome(image_path=entry.image_path, clip_id=folder.name)
+
+    def _build_clip(
+        self, arrival: Arrival, number: int, entry: Keyframe, data: list[bytes], building: Path
+    ) -> Path:
+        check_stem(entry.stem)
+        name = PurePosixPath(entry.image_path).name
+        picture = image.decode(data[0], name, self._settings.image)
+        self._check_model(entry)
+        size = picture.pixels.shape[1], picture.pixels.shape[0]
+        output = output_size(entry.generation_params, size, self._settings)
+        scene = Scene(picture.pixels, output, entry.generation_params.fps, self._settings.motion)
+        refuse_errors(safety.check(entry.motion, scene, MANIFEST_NAMES))
+        sha256 = hashlib.sha256(data[0]).hexdigest()
+        folder = building / clip_id(arrival.manifest.batch_id, number, sha256)
+        fsops.make_folder(folder)
+        names = [f"keyframe{suffix}" for suffix in _suffixes(entry)]
+        for file, content in zip(names, data, strict=True):
+            fsops.write(folder / file, content)
+        seed = entry.generation_params.seed
+        clip = Clip(clip_id=folder.name, batch_id=arrival.manifest.batch_id, entry=entry, image=names[0],
+                    seed=seed_from(sha256) if seed is None else seed, taken_at=now())  # fmt: skip
+        fsops.write(folder / CLIP_FILE, clip.to_json())
+        return folder
+
+    def _check_model(self, entry: Keyframe) -> None:
+        model = entry.generation_params.model
+        if model not in self._presets:
+            raise Refused.because(
+                "model_unknown",
+                field="generation_params.model",
+                value=model,
+                message=f"There is no preset '{model}' on this server.",
+                remedy=f"Choose one of: {', '.join(sorted(self._presets))}.",
+            )
+
+    def _payload(self, arrival: Arrival, entry: Keyframe, *, wait: bool) -> list[bytes]:
+        """The bytes of an entry's files, the image first; what arrived damaged is thrown away and waited for again."""
+        limit = self._settings.image.max_bytes
+        if not entry.files:
+            return [_read(arrival.path / entry.image_name, limit)]
+        found = []
+        if len(set(_suffixes(entry))) < len(entry.files):
+            raise Refused.because(
+                "files_alike",
+                field="files",
+                message="Two of its files have one ending.",
+                remedy="An entry has one picture, one sidecar, one caption.",
+            )
+        for file in entry.files:
+            path = arrival.path / file.path
+            damaged = self._damaged.get(path, 0)
+            if wait and not path.exists() and not path.is_symlink():
+                raise NotYet(file.path)
+            data = _read(path, limit) if path.exists() or not damaged else b""
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                damaged = self._damaged[path] = damaged + 1
+                if wait and damaged < MAX_DAMAGED:
+                    fsops.remove(path)
+                    raise NotYet(file.path)
+                raise Refused.because(
+                    "hash_mismatch",
+                    file=file.name,
+                    field="files",
+                    message="The file that arrived is not the one that the manifest names.",
+                    remedy="Drop the keyframe again; if it recurs, test the disks.",
+                )
+            found.append(data)
+        return found
+
+
+def _suffixes(entry: Keyframe) -> list[str]:
+    """What the names of an entry's files end in: the wire's names are ``001.png``, ``001.motion.json``."""
+    if not entry.files:
+        suffix = PurePosixPath(entry.image_path).suffix.lower()
+        return [suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""]
+    return [file.path[file.path.index(".") :] if "." in file.path else "" for file in entry.files]
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read a file in the inbox, which anybody may have put there. Raises ``Refused``, and ``OSError`` of the disk."""
+    try:
+        return fsops.read(path, limit)
+    except FileNotFoundError:
+        raise Refused.because(
+            "file_missing",
+            file=path.name,
+            message="The file is not beside its manifest.",
+            remedy="Put it there before the manifest.",
+        ) from None
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO, errno.EISDIR}:
+            raise
+        raise Refused.because(
+            "file_not_plain",
+            file=path.name,
+            message=f"It cannot be read: {error.strerror}.",
+            remedy=f"Only plain files of at most {limit} bytes are read.",
+        ) from None
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(fsops.read(path, MAX_JSON_BYTES)).hexdigest()
+    except OSError:
+        return ""

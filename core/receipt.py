@@ -1,0 +1,58 @@
+"""Results on the Mac: verified against their meta, put where the operator looks, then acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import fsops
+from core.contract import ResultAck, VideoMeta, load
+from core.delivery import META_FILE, VIDEO_FILE
+from core.errors import Refused
+from core.home import MacHalf
+
+
+def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
+    """Put a received result into ``results/``: clip and evidence first, the meta last; then write its acknowledgement.
+
+    Returns the meta and where it lies now. May be repeated. Raises ``Refused`` where the files are not what the meta
+    says (they are fetched again), or the meta names what cannot be.
+    """
+    meta = load(VideoMeta, incoming / META_FILE)
+    if incoming.name != meta.clip_id or not meta.clip_id.startswith(f"{meta.batch_id}-"):
+        raise Refused.because(
+            "result_misplaced",
+            file=incoming.name,
+            message=f"It holds {meta.clip_id}.",
+            remedy="Look at the server's outbox: something moved a folder there.",
+        )
+    for file in meta.files:
+        _verify(incoming / file.path, file.size, file.sha256)
+    folder = mac.results / meta.batch_id
+    if meta.outcome != "pass":
+        folder /= {"flag": "flagged", "fail": "failed"}[meta.outcome]
+    fsops.make_folder(folder)
+    stem = meta.entry.stem
+    sha256s = {file.path: file.sha256 for file in meta.files}
+    ack = ResultAck(
+        clip_id=meta.clip_id, run=meta.run, meta_sha256=fsops.hash_file(incoming / META_FILE), sha256s=sha256s
+    )
+    for file in meta.files:
+        name = f"{stem}.mp4" if file.path == VIDEO_FILE else f"{stem}.{file.path}"
+        fsops.copy(incoming / file.path, folder / name)
+    fsops.write(folder / f"{stem}.video_manifest.json", meta.entry.to_json())
+    final = folder / f"{stem}.video_meta.json"
+    fsops.copy(incoming / META_FILE, final)
+    fsops.sync_folder(folder)
+    fsops.write(mac.result_acks / f"{meta.clip_id}.json", ack.to_json())
+    fsops.discard(incoming, mac.state / "trash")
+    return meta, final
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size != size or fsops.hash_file(path) != sha256:
+        raise Refused.because(
+            "result_damaged",
+            file=path.name,
+            message="The file is not what the meta says.",
+            remedy="Nothing to do: it is fetched again.",
+        )
