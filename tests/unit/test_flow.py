@@ -1,0 +1,93 @@
+"""New frames by optical flow, on scenes whose truth is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.camera import Camera
+from core.interpolate.flow import Flow
+from core.interpolate.plan import Sample, plan
+from core.interpolate.retime import retime
+from core.motion import Rect
+from core.work import unwatched
+
+Frame = NDArray[np.uint8]
+SIZE = (192, 128)
+
+
+def _scene(seed: int = 0) -> Frame:
+    """Detail at several scales, (384, 512, 3), as a photograph has it."""
+    dice = np.random.default_rng(seed)
+    layers = [np.kron(dice.normal(0, 30, (384 // k, 512 // k, 3)), np.ones((k, k, 1))) for k in (64, 32, 16, 8, 4)]
+    return np.clip(sum(layers) + 128, 0, 255).astype(np.uint8)
+
+
+def _seen(x: float, y: float = 0.1, width: float = 0.6) -> Frame:
+    return np.array(Camera(_scene(), SIZE).render(Rect(x, y, x + width, y + width * 512 / 384 * SIZE[1] / SIZE[0])))
+
+
+def _psnr(a: Frame, b: Frame) -> float:
+    inner = (slice(8, -8), slice(8, -8))
+    error = float(np.mean((a[inner].astype(float) - b[inner].astype(float)) ** 2))
+    return 10 * np.log10(255**2 / error) if error else np.inf
+
+
+def _between(a: Frame, b: Frame, *times: float) -> list[Frame]:
+    return list(Flow().between(a, b, times))
+
+
+@pytest.mark.parametrize("shift", [0.01, 0.03, 0.06], ids=lambda shift: f"{shift * SIZE[0] / 0.6:.0f} px")
+@pytest.mark.parametrize("t", [0.25, 0.5, 0.8])
+def test_a_moving_scene_is_where_it_should_be(shift: float, t: float) -> None:
+    a, b, truth = _seen(0.1), _seen(0.1 + shift), _seen(0.1 + t * shift)
+    (made,) = _between(a, b, t)
+    blended = np.rint(a * (1 - t) + b * t).astype(np.uint8)
+    assert _psnr(made, truth) > _psnr(blended, truth) + 4
+
+
+def test_a_zooming_scene_is_where_it_should_be() -> None:
+    a, b, truth = _seen(0.1, width=0.6), _seen(0.12, 0.12, 0.56), _seen(0.11, 0.11, 0.58)
+    (made,) = _between(a, b, 0.5)
+    assert _psnr(made, truth) > _psnr(np.rint((a.astype(float) + b) / 2).astype(np.uint8), truth) + 3
+
+
+def test_what_stands_still_stays_bit_for_bit() -> None:
+    a = _seen(0.1)
+    assert all(np.array_equal(made, a) for made in _between(a, a.copy(), 0.25, 0.5, 0.75))
+
+
+def test_two_shots_are_never_blended() -> None:
+    a, b = _seen(0.1), 255 - np.array(Camera(_scene(5), SIZE).render(Rect(0.1, 0.1, 0.9, 0.9)))
+    early, late = _between(a, b, 0.3, 0.7)
+    assert np.array_equal(early, a)
+    assert np.array_equal(late, b)
+
+
+def test_the_same_pair_gives_the_same_bytes() -> None:
+    a, b = _seen(0.1), _seen(0.13)
+    assert all(np.array_equal(x, y) for x, y in zip(_between(a, b, 0.3, 0.6), _between(a, b, 0.3, 0.6), strict=True))
+
+
+def test_retime_passes_base_frames_through_and_makes_the_rest() -> None:
+    base = np.stack([_seen(0.1 + 0.01 * number) for number in range(5)])
+    samples = plan(5, 8, 0.5, 20)
+    out = np.zeros((10, *base.shape[1:]), np.uint8)
+    told: list[float] = []
+    done = retime(base, samples, Flow(), out, told.append)
+    assert (done.untouched, done.made) == (sum(s.t == 0 for s in samples), sum(s.t != 0 for s in samples))
+    for sample, frame in zip(samples, out, strict=True):
+        if sample.t == 0:
+            assert np.array_equal(frame, base[sample.source])
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_loop_leads_from_the_last_frame_to_the_first() -> None:
+    base = np.stack([_seen(0.1), _seen(0.12)])
+    out = np.zeros((1, *base.shape[1:]), np.uint8)
+    retime(base, [Sample(1, Fraction(1, 2))], Flow(), out, unwatched)
+    assert _psnr(out[0], _seen(0.11)) > _psnr(base[1], _seen(0.11)) + 4
