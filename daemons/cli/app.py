@@ -1,0 +1,38 @@
+"""What the commands share: the application, the home they work on, and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from core import fsops
+from core.home import Home
+from core.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="dropreel",
+    help="Drop a keyframe, get a reel: a hot folder that turns still images into checked, delivered video clips.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+HERE = Path()
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="DROPREEL_HOME", help="The folder that holds dropreel.toml.", show_default="here"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object on stdout.")]
+
+
+def open_home(root: Path) -> tuple[Settings, Home]:
+    """The settings and folders of a home; from here on this process writes only inside it."""
+    settings, home = load_settings(root)
+    fsops.confine(home.root, home.mac.hot)
+    home.prepare(*([home.mac] if settings.mac else []), *([home.gpu] if settings.gpu else []))
+    return settings, home

@@ -1,0 +1,78 @@
+"""``dropreel run``: one daemon, as a service manager or ``dropreel up`` starts it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from core.errors import BadSettings
+from core.home import STAGES, Home
+from core.logs import open_log
+from core.settings import Settings
+from daemons import runtime
+from daemons.cli.app import HERE, HomeOption, app, open_home
+
+DaemonName = Literal["keyframes", "courier", "intake", "generate", "interpolate", "qa", "encode"]
+
+
+MAC_DAEMONS = ("keyframes", "courier")
+
+
+@app.command()
+def run(
+    daemon: Annotated[DaemonName, typer.Argument(help="Which one.", show_choices=True)],
+    home: HomeOption = HERE,
+    worker: Annotated[
+        str, typer.Option(help="For the rooms' daemons: the worker's name, such as gpu0; one process a name.")
+    ] = "",
+    once: Annotated[bool, typer.Option("--once", help="Handle what is there, then exit.")] = False,
+) -> None:
+    """Run one daemon in the foreground.
+
+    **Exit status:** 0 stopped as asked, 75 another worker of this name is running, 78 the settings cannot be used.
+    """
+    settings, folders = open_home(home)
+    on_mac = daemon in MAC_DAEMONS
+    if not (settings.mac if on_mac else settings.gpu):
+        raise BadSettings(f"{daemon} is of the {'mac' if on_mac else 'gpu'} half; this home's role is {settings.role}.")
+    if not worker and daemon in STAGES:
+        worker = settings.rooms.workers[daemon][0]
+    half = folders.mac if on_mac else folders.gpu
+    name = f"{daemon}@{worker}" if worker else daemon
+    life = runtime.Runtime(name, half.state, settings.daemons, open_log(name, half.logs))
+    runtime.catch_signals(life)
+    raise typer.Exit(runtime.run(make(daemon, folders, settings, worker, life), once=once))
+
+
+def make(daemon: DaemonName, home: Home, settings: Settings, worker: str, life: runtime.Runtime) -> runtime.Daemon:
+    """Build a daemon. What a stage needs (a model, OpenCV) is imported by its own daemon only."""
+    match daemon:
+        case "keyframes":
+            from daemons.keyframes import KeyframesDaemon
+
+            return KeyframesDaemon(home, settings, life)
+        case "courier":
+            from daemons.courier import CourierDaemon
+
+            return CourierDaemon(home, settings, life)
+        case "intake":
+            from daemons.intake import IntakeDaemon
+
+            return IntakeDaemon(home, settings, life)
+        case "generate":
+            from daemons.generate import GenerateDaemon
+
+            return GenerateDaemon(home, settings, worker, life)
+        case "interpolate":
+            from daemons.interpolate import InterpolateDaemon
+
+            return InterpolateDaemon(home, settings, worker, life)
+        case "qa":
+            from daemons.qa import QaDaemon
+
+            return QaDaemon(home, settings, worker, life)
+        case "encode":
+            from daemons.encode import EncodeDaemon
+
+            return EncodeDaemon(home, settings, worker, life)

@@ -1,0 +1,141 @@
+"""The daemon of the server's inbox: batches enter once, and results leave on the Mac's word."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from core import delivery, fsops
+from core.admission import Admission, NotYet
+from core.contract import ResultAck, load
+from core.drops import Settler
+from core.errors import Refused, Stopped
+from core.home import Home
+from core.rooms import Worker
+from core.settings import Settings
+from core.tracker import FileTracker
+from core.watch import Hint
+from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
+from daemons.stage import room_of
+
+PATIENCE_RESENDS = 3
+"""A file that does not come while the sender would have sent it so often is not coming."""
+RETRY_SECONDS = 30.0
+"""A batch that could not be read is tried again after so long."""
+
+
+class IntakeDaemon(Daemon):
+    """Takes batches in and lets results go."""
+
+    def __init__(self, home: Home, settings: Settings, runtime: Runtime) -> None:
+        self.gpu = home.gpu
+        self.settings = settings
+        self.runtime = runtime
+        self.log = runtime.log
+        self.tracker = FileTracker(self.gpu.logs, "intake")
+        self.room = room_of(self.gpu, "intake", settings)
+        self.worker = Worker(self.room, "cpu0")
+        self.admission = Admission(self.gpu, settings, room_of(self.gpu, "generate", settings))
+        self._settler: Settler[Path] = Settler()
+        self._missing: dict[Path, str] = {}
+        fsops.sweep(self.gpu.batch_acks, self.room.root)
+
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        """Batches and acknowledgements that arrive, ``PAUSED`` that goes."""
+        return Hint(self.gpu.inbox, deep=True), Hint(self.room.root)
+
+    def close(self) -> None:
+        """Let go of the worker's name."""
+        self.worker.close()
+
+    def step(self) -> float:
+        """Let go of what the Mac has, then take in what has arrived."""
+        did = self._release()
+        did |= self._finish()
+        if self.room.paused or shutil.disk_usage(self.gpu.root).free < self.settings.rooms.low_water_mb << 20:
+            return IDLE
+        arrivals = self.admission.arrivals()
+        rested = self._settler.look({path: _identity(path) for path in arrivals}, self.runtime.clock())
+        wait = IDLE
+        for path in arrivals:
+            wait = min(wait, self._admit(path, rested[path]))
+            self.runtime.alive()
+            if self.runtime.stopping:
+                break
+        return AGAIN if did else wait
+
+    def _admit(self, path: Path, rested: float) -> float:
+        """Take one batch in; the seconds until it may be whole where it is not."""
+        limits = self.settings.hot_folder
+        try:
+            arrival = self.admission.open(path)
+            if arrival.by_hand and rested < limits.settle_seconds:
+                return limits.settle_seconds - rested
+            ack = self.admission.admit(arrival, self._between, wait=rested < self._patience)
+        except NotYet as missing:
+            if self._missing.get(path) != str(missing):
+                self._missing[path] = str(missing)
+                self.log.warning("batch.incomplete", batch=path.name, file=str(missing))
+            return max(0.1, self._patience - rested)
+        except OSError as error:  # of this batch's files: the others need not wait for it
+            self.log.error("batch.trouble", batch=path.name, error=str(error), again_in=RETRY_SECONDS)
+            return RETRY_SECONDS
+        except Refused as error:
+            if error.finding.code == "json_invalid" and rested < limits.incomplete_seconds:
+                return limits.incomplete_seconds - rested  # perhaps half-written
+            place = self.admission.refuse(path, error.finding)
+            self.log.error("batch.refused", batch=path.name, reason=str(error), folder=str(place))
+            return AGAIN
+        for outcome in ack.entries:
+            for finding in outcome.findings:
+                self.log.warning("entry.refused", batch=path.name, image=outcome.image_path, reason=str(finding))
+        self._finish()
+        self.log.info("batch.taken", batch=path.name, clips=sum(outcome.clip_id is not None for outcome in ack.entries))
+        return AGAIN
+
+    def _between(self, _fraction: float) -> None:
+        """Called between the entries of a batch, of which there may be thousands."""
+        self.runtime.alive()
+        if self.runtime.stopping:
+            raise Stopped
+
+    @property
+    def _patience(self) -> float:
+        """So long after the last change of a batch a file that is missing may still come."""
+        return PATIENCE_RESENDS * self.settings.transport.resend_seconds
+
+    def _finish(self) -> bool:
+        did = False
+        for clip in self.admission.finish():
+            did = True
+            self.log.info("clip.entered", clip=clip.name)
+            self.tracker.track("intake", self.gpu.inbox, clip.parent, [clip.name], batch_id=clip.name.split("-")[0])
+        return did
+
+    def _release(self) -> bool:
+        found = sorted(self.gpu.result_acks.glob("[!.]*.json"))
+        acks = [path for path in found if path.is_file() and not path.is_symlink()]
+        for path in acks:
+            try:
+                ack = load(ResultAck, path)
+                if delivery.release(ack, self.gpu):
+                    self.log.info("clip.released", clip=ack.clip_id)
+                    self.tracker.track(
+                        "release", self.gpu.outbox, None, [ack.clip_id], batch_id=ack.clip_id.split("-")[0]
+                    )
+                else:
+                    self.log.error("ack.mismatch", clip=ack.clip_id)
+            except (Refused, UnicodeDecodeError) as error:
+                self.log.error("ack.unreadable", file=path.name, reason=str(error))
+            fsops.remove(path)  # one that does not fit is sent again by a Mac that still sees the result listed
+        fsops.empty(self.gpu.released)
+        return bool(acks)
+
+
+def _identity(batch: Path) -> object:
+    """What changes while a batch is still being put there."""
+    try:
+        return sorted((p.name, (s := p.lstat()).st_ino, s.st_size, s.st_mtime_ns) for p in batch.iterdir())
+    except FileNotFoundError:  # it is being put there this moment
+        return object()

@@ -1,0 +1,211 @@
+"""What the daemons of the four rooms share: claim a clip, do the stage's work on it, hand it on."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from core import delivery, fsops
+from core.contract import Failure, Rejection, StageRecord, now
+from core.errors import Cancelled, DiskFull, Refused, Stopped, UnreadableClip
+from core.home import REASON_FILE, STAGES, GpuHalf, Home
+from core.logs import Logger
+from core.rooms import ClipFolder, Room, Worker
+from core.settings import Settings
+from core.tracker import FileTracker
+from core.watch import Hint
+from core.work import Report
+from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
+
+DISK_FULL_SECONDS = 30.0
+"""After the disk was full nothing is begun for so long, however much seems to be free."""
+
+
+class StageDaemon(Daemon):
+    """One worker of one room."""
+
+    stage: ClassVar[str]
+    done: ClassVar[str]
+    """The event that says this stage is done with a clip: ``clip.generated``."""
+
+    def __init__(self, home: Home, settings: Settings, worker: str, runtime: Runtime) -> None:
+        self.home: GpuHalf = home.gpu
+        self.settings = settings
+        self.runtime = runtime
+        self.log: Logger = runtime.log.bind(room=self.stage)
+        self.tracker = FileTracker(self.home.logs, self.stage)
+        self.room = room_of(self.home, self.stage, settings)
+        following = STAGES[STAGES.index(self.stage) + 1 :]
+        self.next = room_of(self.home, following[0], settings) if following else None
+        self.worker = Worker(self.room, worker)
+        self._short_of_disk = False
+        self._full_until = -math.inf
+        self._held = ""
+
+    @abstractmethod
+    def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
+        """Do this stage's work inside the clip's folder; returns what is to be recorded of it.
+
+        May run again on a folder where it ran before, whole or in part. Raises ``Refused`` for a clip that can never
+        be made, ``Stopped`` and ``Cancelled`` as ``report`` does; anything else is tried again.
+        """
+
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        """Clips that arrive, a place that becomes free in the next room, ``PAUSED`` that goes."""
+        rooms = (self.room, self.next) if self.next else (self.room,)
+        return (*(Hint(room.ready) for room in rooms), Hint(self.room.root))
+
+    def close(self) -> None:
+        """Let go of the worker's name."""
+        self.worker.close()
+
+    def step(self) -> float:
+        """Help the dead, then work on the next clip."""
+        try:
+            for path in self.worker.orphans():
+                self._recover(ClipFolder.open(path))
+            if self._must_wait():
+                return max(0.0, self._full_until - self.runtime.clock()) or IDLE
+            folder = self.worker.claim()
+        except UnreadableClip as error:
+            self._set_aside(error)
+            return AGAIN
+        if folder is None:
+            return IDLE
+        self._handle(folder)
+        return AGAIN
+
+    def _must_wait(self) -> bool:
+        """Whether nothing may be claimed now; says why once, when it changes."""
+        if self.room.paused:
+            reason = "paused"
+        elif self.next is not None and self.next.full:
+            reason = f"{self.next.name} is full"
+        elif self._disk_is_low():
+            reason = "disk is low"
+        else:
+            reason = ""
+        if reason != self._held:
+            self.log.info("room.held" if reason else "room.open", **({"reason": reason} if reason else {}))
+            self._held = reason
+        return reason != ""
+
+    def _disk_is_low(self) -> bool:
+        if self.runtime.clock() < self._full_until:
+            return True
+        rooms = self.settings.rooms
+        mark = rooms.high_water_mb if self._short_of_disk else rooms.low_water_mb
+        self._short_of_disk = shutil.disk_usage(self.home.root).free < mark << 20
+        return self._short_of_disk
+
+    def _recover(self, folder: ClipFolder) -> None:
+        """Put a dead worker's clip back, or give it up when it has killed its workers too often."""
+        attempts = folder.clip.attempts.get(self.stage, 0)
+        log = self.log.bind(clip=folder.clip.clip_id, attempts=attempts)
+        if folder.clip.failure is not None:
+            self._fail(folder)
+        elif attempts >= self.settings.rooms.max_attempts:
+            self._give_up(folder, "worker_died", f"The worker died {attempts} times over this clip.",
+                          "Look for its last words in the logs, then `dropreel retry` it.")  # fmt: skip
+        else:
+            self.worker.give_back(folder, count_attempt=True)
+            log.warning("clip.recovered")
+
+    def _handle(self, folder: ClipFolder) -> None:
+        try:
+            self._attempt(folder)
+        except DiskFull as error:
+            self.log.error("disk.full", clip=folder.clip.clip_id, reason=str(error))
+            self._short_of_disk = True  # nothing is claimed until the high-water mark
+            self._full_until = self.runtime.clock() + DISK_FULL_SECONDS
+            self.worker.hindmost.add(folder.clip.clip_id)
+            if folder.path.exists():
+                self.worker.give_back(folder, count_attempt=False)
+
+    def _attempt(self, folder: ClipFolder) -> None:
+        clip = folder.clip
+        attempts = clip.attempts[self.stage]
+        log = self.log.bind(clip=clip.clip_id)
+        log.info("clip.claimed", attempt=attempts, name=clip.entry.stem)
+        begun = time.monotonic()
+        try:
+            if clip.failure is not None:  # it was given up before, on a full disk
+                return self._fail(folder)
+            if folder.cancelled:
+                raise Cancelled
+            if self.stage not in clip.stages:  # else it was done before a crash, and only has to be handed on
+                details = self.work(folder, self.runtime.reporter(folder))
+                clip.stages[self.stage] = StageRecord(
+                    seconds=round(time.monotonic() - begun, 3),
+                    finished_at=now(),
+                    worker=self.worker.name,
+                    attempts=attempts,
+                    details=details,
+                )
+                log.info(self.done, seconds=clip.stages[self.stage].seconds)
+            self.publish(folder)
+        except Stopped:
+            self.worker.give_back(folder, count_attempt=False)
+            log.info("clip.given_back")
+            raise
+        except Cancelled:
+            self._give_up(
+                folder,
+                "cancelled",
+                "The operator cancelled this clip.",
+                "`dropreel retry` makes it all the same.",
+            )
+        except Refused as error:
+            self._give_up(folder, error.finding.code, str(error), error.finding.remedy)
+        except DiskFull:
+            raise
+        except Exception as error:
+            if not folder.path.exists():  # it has left this room: what failed came after
+                raise
+            log.exception("clip.attempt_failed", attempt=attempts, error=str(error))
+            if attempts >= self.settings.rooms.max_attempts:
+                self._give_up(folder, "gave_up", f"{type(error).__name__}: {error}",
+                              "The log has the traceback; `dropreel retry` tries again.")  # fmt: skip
+            else:
+                self.worker.give_back(folder, count_attempt=True)
+
+    def publish(self, folder: ClipFolder) -> None:
+        """Hand a clip on to the next room."""
+        assert self.next is not None, "the last stage has a publish of its own"  # noqa: S101 - a fact of the code
+        self.worker.publish(folder, self.next)
+
+    def _give_up(self, folder: ClipFolder, code: str, message: str, remedy: str | None) -> None:
+        attempts = max(1, folder.clip.attempts.get(self.stage, 1))
+        folder.clip.failure = Failure(
+            stage=self.stage, code=code, message=message, remedy=remedy, attempts=attempts, failed_at=now()
+        )
+        self._fail(folder)
+
+    def _fail(self, folder: ClipFolder) -> None:
+        """Bring a clip that is given up to its end, again where a crash or a full disk came between."""
+        failure = folder.clip.failure
+        assert failure is not None  # noqa: S101 - who calls this has seen to it
+        delivery.fail(folder, failure, self.home)
+        self.log.error("clip.failed", clip=folder.clip.clip_id, code=failure.code, reason=failure.message)
+        self.tracker.track("fail", folder.path.parent, self.home.failed, [folder.path.name],
+                           batch_id=folder.clip.batch_id, notes=failure.code)  # fmt: skip
+
+    def _set_aside(self, error: UnreadableClip) -> None:
+        """A folder whose ``clip.json`` cannot be read is no clip any more; a person may look at it."""
+        reason = Rejection.of([error.finding], [path.name for path in error.path.iterdir()])
+        fsops.write(error.path / REASON_FILE, reason.to_json())
+        target, number = self.home.failed / f"{error.path.name}.unreadable", 1
+        while target.exists():
+            number += 1
+            target = target.with_suffix(f".unreadable{number}")
+        fsops.move(error.path, target)
+        self.log.error("clip.unreadable", folder=str(target), reason=str(error))
+
+
+def room_of(gpu: GpuHalf, name: str, settings: Settings) -> Room:
+    """A room with the bound that the settings give it."""
+    return Room(gpu.rooms / name, settings.rooms.bounds.get(name))
