@@ -1,0 +1,80 @@
+"""Real daemons as real processes, on a home of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from core import fsops
+from core.settings import load_settings
+
+SMALL = """
+role = "both"
+[hot_folder]
+settle_seconds = 0.1
+sidecar_grace_seconds = 0.1
+batch_seconds = 0.1
+incomplete_seconds = 0.5
+[output]
+portrait = [64, 96]
+landscape = [96, 64]
+fps = 10
+[motion]
+duration_min = 0.3
+[image]
+min_side = 32
+[encode]
+preset = "ultrafast"
+[rooms]
+low_water_mb = 0
+high_water_mb = 0
+"""
+
+
+class Household:
+    """A home, and the processes that were started on it; all of them die with the test."""
+
+    def __init__(self, root: Path, settings: str = SMALL) -> None:
+        root.mkdir(parents=True)
+        (root / "dropreel.toml").write_text(settings)
+        _, self.home = load_settings(root)
+        fsops.confine()
+        self.home.prepare(self.home.mac, self.home.gpu)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def dropreel(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``dropreel`` with these words on this home."""
+        return self._start(words, subprocess.DEVNULL)
+
+    def command(self, *words: str) -> tuple[int, str, str]:
+        """Run a command to its end: exit status, stdout, stderr."""
+        process = self._start(words, subprocess.PIPE)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def _start(self, words: tuple[str, ...], output: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemons.cli", *words, "--home", str(self.home.root)],
+            stdout=output,
+            stderr=output,
+            text=True,
+            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    @property
+    def gpu(self) -> Path:
+        """The server's half."""
+        return self.home.gpu.root

@@ -1,0 +1,102 @@
+"""Dies at every file-system step of a clip's journey, each time twice: as a kill and as a power cut.
+
+``python -m tests.integration.crash_points FOLDER`` walks one good and one bad drop from the hot folder to the
+acknowledged result. Before each step it forks: the child copies the home as it is, makes of the copy what a kill, or
+a power cut, would leave, checks what must hold at any moment, starts all daemons afresh, lets them come to rest, and
+checks where everything ended. Prints one JSON line: how many steps, and what failed.
+
+A process of its own, because forking wants a parent with one thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+import cv2
+
+from core import fsops
+from tests.house import SIDECAR, House, picture
+from tests.invariants import check_always, check_at_rest
+from tests.power import Journal
+
+AT_ONCE = 2
+GOOD, BAD = "good", "bad"
+
+
+def main(folder: Path) -> None:
+    """Walk the journey; see above."""
+    cv2.setNumThreads(1)
+    root = folder / "home"
+    house = House(root)
+    house.start()
+    dropped = {f"{GOOD}.png": picture(1), f"{BAD}.png": picture(2)}
+    outside = {**SIDECAR, "end_frame": [0.5, 0.5, 1.5, 1.5]}
+    house.drop(GOOD, dropped[f"{GOOD}.png"])
+    house.drop(BAD, dropped[f"{BAD}.png"], outside)
+    journal = Journal(root, folder / "shadow")
+    running: dict[int, tuple[int, str, Path]] = {}
+    failures: list[dict[str, object]] = []
+    kinds: collections.Counter[str] = collections.Counter()
+
+    def reap() -> None:
+        pid, status = os.wait()
+        step, mode, place = running.pop(pid)
+        report = place / "failed.txt"
+        if status != 0:
+            told = report.read_text() if report.exists() else f"wait status {status}"
+            failures.append({"step": step, "mode": mode, "at": str(journal.steps[step].name), "why": told})
+        else:
+            shutil.rmtree(place)
+
+    def die_here(name: str, paths: tuple[Path, ...]) -> None:
+        journal.note(name, paths)
+        kinds[name] += 1
+        step = len(journal.steps) - 1
+        for mode in ("kill", "power cut"):
+            while len(running) >= AT_ONCE:
+                reap()
+            place = folder / f"{step}-{mode.split()[0]}"
+            # Hard links: a crash leaves the same files, inodes and all, and nothing here writes into one in place.
+            shutil.copytree(root, place / "home", copy_function=os.link)
+            pid = os.fork()
+            if pid == 0:
+                _afterlife(journal if mode == "power cut" else None, place, dropped)
+            running[pid] = (step, mode, place)
+
+    fsops.seam = die_here
+    house.rest()
+    fsops.seam = None
+    while running:
+        reap()
+    check_at_rest(house.home, dropped, {GOOD}, {BAD})
+    print(json.dumps({"steps": len(journal.steps), "kinds": kinds, "failures": failures}))  # noqa: T201 - its result
+
+
+def _afterlife(journal: Journal | None, place: Path, dropped: dict[str, bytes]) -> None:
+    """In the child: what the crash leaves, the restart, the checks; never returns."""
+    status = 1
+    try:
+        fsops.seam = None
+        copy = place / "home"
+        if journal is not None:
+            journal.cut(copy)
+        house = House(copy)
+        check_always(house.home, dropped)
+        house.start()
+        house.rest()
+        check_at_rest(house.home, dropped, {GOOD}, {BAD})
+        status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent hears of it
+        (place / "failed.txt").write_text(traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

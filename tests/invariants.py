@@ -1,0 +1,110 @@
+"""The eight invariants of the design, asserted on a home's folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from core import fsops
+from core.contract import CLIP_ID, BatchAck, Clip, Manifest, Record, Rejection, VideoMeta, load
+from core.home import MANIFEST_FILE, REASON_FILE, Home
+from core.rooms import CLIP_FILE
+
+JSON_OF: dict[str, type[Record]] = {
+    MANIFEST_FILE: Manifest,
+    CLIP_FILE: Clip,
+    REASON_FILE: Rejection,
+    "video_meta.json": VideoMeta,
+}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _final_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(fsops.PART)]
+
+
+def check_always(home: Home, dropped: dict[str, bytes]) -> None:
+    """What must hold at any moment, a crash's included. ``dropped`` are the keyframes by name."""
+    mac, gpu = home.mac, home.gpu
+    wanted = {hashlib.sha256(data).hexdigest(): name for name, data in dropped.items()}
+
+    # 1: every dropped keyframe is in exactly one place (the outbox's are copies), or in a place with a reason.
+    places = Counter(wanted.get(_digest(path)) for path in mac.hot.rglob("*.png"))
+    assert {name: places[name] for name in dropped} == dict.fromkeys(dropped, 1), places
+    for path in mac.rejected.rglob("*.png"):
+        load(Rejection, path.parent / REASON_FILE)
+
+    # 2: nothing partial is visible under a final name: each of our files parses, each clip is what its meta says.
+    for path in _final_files(mac.root) + _final_files(gpu.root):
+        if model := JSON_OF.get(path.name):
+            load(model, path)
+        elif path.suffix == ".json":
+            json.loads(path.read_bytes())
+    for path in mac.results.rglob("*.video_meta.json"):
+        meta = load(VideoMeta, path)
+        if meta.outcome != "fail":
+            video = path.with_name(path.name.replace(".video_meta.json", ".mp4"))
+            assert _digest(video) == meta.files[0].sha256
+            assert path.with_name(path.name.replace("video_meta", "video_manifest")).exists()
+
+    # 3: a visible manifest's hashes verify.
+    for manifest in [*mac.outbox.glob(f"*/{MANIFEST_FILE}"), *gpu.inbox.glob(f"*/{MANIFEST_FILE}")]:
+        for entry in load(Manifest, manifest).keyframes:
+            for file in entry.files:
+                assert _digest(manifest.parent / file.path) == file.sha256
+
+    # 4: one live claim a clip: its folder is in one place.
+    clips = Counter(
+        path.name
+        for folder in (*gpu.rooms.glob("*/ready"), *gpu.rooms.glob("*/active/*"), *gpu.outbox.glob("*_*"), gpu.failed)
+        for path in folder.iterdir()
+        if re.fullmatch(CLIP_ID, path.name) and not (path / "video_meta.json").exists()
+    )
+    assert all(count == 1 for count in clips.values()), clips
+
+    # 8: a source is released only after a verified ack: a keyframe in sent/ has an accepted clip on the server, and
+    # a result that left the server's outbox is on the Mac.
+    acks = [load(BatchAck, path) for path in gpu.batch_acks.glob("[!.]*.json")]
+    accepted = {(ack.batch_id, outcome.image_path) for ack in acks for outcome in ack.entries if outcome.clip_id}
+    for path in mac.sent.rglob("*.png"):
+        assert any(batch == path.parent.name and Path(image).name == path.name for batch, image in accepted), path
+    here = {load(VideoMeta, path).clip_id for path in mac.results.rglob("*.video_meta.json")}
+    on_server = {path.name for path in gpu.root.rglob("*") if re.fullmatch(CLIP_ID, path.name)}
+    for ack in acks:
+        for outcome in ack.entries:
+            if outcome.clip_id:
+                assert outcome.clip_id in here | on_server, f"{outcome.clip_id} is nowhere"
+
+
+def check_at_rest(home: Home, dropped: dict[str, bytes], delivered: set[str], rejected: set[str]) -> None:
+    """What must hold once all is done: where the clips ended, and that nothing is left behind."""
+    check_always(home, dropped)
+    mac, gpu = home.mac, home.gpu
+    metas = [load(VideoMeta, path) for path in mac.results.rglob("*.video_meta.json")]
+
+    # 5: a run's result is published once.  6, 7: all clips end where they would have without the crash.
+    assert Counter(meta.entry.stem for meta in metas) == Counter(delivered)
+    assert all(meta.outcome == "pass" for meta in metas), [(meta.outcome, meta.failure) for meta in metas]
+    places = {path.parent.name for path in mac.rejected.rglob("*.png")}
+    assert places == rejected, places
+    shells = {path.name for path in mac.rejected.iterdir()} - places
+    assert not shells, shells
+    assert {path.stem for path in mac.sent.rglob("*.png")} == delivered
+
+    # Nothing is left on the way, no unfinished file, no acknowledgement that nobody waits for.
+    left = [
+        path
+        for folder in (mac.outbox, mac.incoming, mac.building, mac.acks, mac.result_acks, gpu.rooms, gpu.inbox)
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    left += [path for path in gpu.outbox.rglob("*") if path.is_file() and path.parent != gpu.batch_acks]
+    left += [path for path in [*mac.root.rglob("*"), *gpu.root.rglob("*")] if path.name.endswith(fsops.PART)]
+    left += list(gpu.failed.iterdir())
+    assert not left, left
