@@ -31,7 +31,8 @@ class Journal:
         self._shadow = shadow
         shadow.mkdir(parents=True)
         self.steps: list[Step] = []
-        self._unsynced: set[Path] = set()
+        self._synced: set[tuple[int, int, int]] = set()
+        self._hollow: set[int] = set()
 
     def note(self, name: str, paths: tuple[Path, ...]) -> None:
         """Hear of a step before it happens; all those before it have happened."""
@@ -40,10 +41,10 @@ class Journal:
         if victim is not None and victim.is_file():
             step.saved = self._shadow / str(len(self.steps))
             os.link(victim, step.saved)
-        if name == "write":
-            self._unsynced.add(paths[0])
-        elif name == "fsync":
-            self._unsynced.discard(paths[0])
+        if name == "fsync":
+            self._synced.add(_state(paths[0]))
+        elif name == "rename" and paths[0].is_file() and _state(paths[0]) not in self._synced:
+            self._hollow.add(paths[0].stat().st_ino)  # it gets its final name, but not its content
         elif name == "fsync_folder":
             for earlier in self.steps:
                 if earlier.name in {"rename", "mkdir", "unlink"} and earlier.paths[-1].parent == paths[0]:
@@ -72,7 +73,13 @@ class Journal:
                         os.link(step.saved, there(step.paths[0]))
                 case "mkdir":
                     shutil.rmtree(there(step.paths[0]), ignore_errors=True)
-        for path in self._unsynced:
-            if there(path).exists():
-                there(path).unlink()  # never truncated: the copy may share its files with the original
-                there(path).touch()
+        for path in copy.rglob("*"):
+            if path.is_file() and path.stat().st_ino in self._hollow:
+                path.unlink()  # never truncated: the copy may share its files with the original
+                path.touch()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Which file this is, and how far it is written: what an fsync now would bring to the disk."""
+    info = path.stat()
+    return info.st_ino, info.st_size, info.st_mtime_ns
