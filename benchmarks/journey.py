@@ -21,7 +21,7 @@ from statistics import median
 from benchmarks.rows import Row, table
 from core.companions import is_image
 from core.contract import VideoMeta, load
-from core.home import Home
+from core.home import STAGES, Home
 from core.settings import Settings, load_settings
 from daemons.cli.scene import draw_scene
 from tests.house import SIDECAR
@@ -56,7 +56,7 @@ def run(clips: int = 3, pictures: Path | None = None) -> list[Row]:
 
 
 def _until_ready(settings: Settings, home: Home) -> None:
-    workers = sum(len(names) for names in settings.rooms.workers.values()) + 1
+    workers = sum(len(settings.rooms.workers.of(stage)) for stage in STAGES) + 1
     while len([*home.gpu.logs.glob("*.log")]) < workers or not (home.mac.logs / "keyframes.log").exists():
         _pause()
     for log in [*home.gpu.logs.glob("*@*.log"), home.mac.logs / "courier.log", home.gpu.logs / "intake.log"]:

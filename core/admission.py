@@ -79,7 +79,7 @@ class Admission:
         return [
             path
             for path in sorted(self._gpu.inbox.iterdir())
-            if _BATCH_ID.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST_FILE).exists()
+            if _BATCH_ID.fullmatch(path.name) and not path.is_symlink() and _has_manifest(path)
         ]
 
     def open(self, path: Path) -> Arrival:
@@ -108,15 +108,7 @@ class Admission:
         known = self._known(batch_id)
         if known is not None:
             if known.manifest_sha256 != arrival.sha256:
-                raise Refused.because(
-                    "batch_id_taken",
-                    file=MANIFEST_FILE,
-                    field="batch_id",
-                    value=batch_id,
-                    message="Another batch of this id was taken before.",
-                    remedy="Give the new one an id of its own.",
-                )
-            self._clear(arrival.path, known)
+                raise _id_taken(batch_id)
             return known
         building = self._intake.tmp / batch_id
         fsops.discard(building, self._gpu.trash)
@@ -131,18 +123,36 @@ class Admission:
         return ack
 
     def finish(self) -> Iterator[Path]:
-        """Acknowledge the committed batches, clear the inbox of them, and yield each clip as it enters ``generate``."""
+        """Acknowledge the committed batches, and yield each of their clips as it enters ``generate``."""
         for batch in sorted(self._intake.ready.glob("????????_??????")):
             ack = load(BatchAck, batch / ACK_FILE)
             fsops.write(self._gpu.batch_acks / f"{batch.name}.json", ack.to_json())
-            inbox = self._gpu.inbox / batch.name
-            if (inbox / MANIFEST_FILE).exists() and _hash(inbox / MANIFEST_FILE) == ack.manifest_sha256:
-                self._clear(inbox, ack)
             for outcome in ack.entries:
                 if outcome.clip_id and (batch / outcome.clip_id).exists():
                     self._generate.enter(batch / outcome.clip_id)
                     yield self._generate.ready / outcome.clip_id
             fsops.discard(batch, self._gpu.trash)
+
+    def clear(self, arrival: Arrival, ack: BatchAck) -> None:
+        """Take a batch that was taken out of the inbox. What was put there by hand may be the only copy, and is kept.
+
+        Raises ``Refused`` where another batch was put there by hand under the same manifest.
+        """
+        if not arrival.by_hand:
+            fsops.discard(arrival.path, self._gpu.trash)
+            return
+        kept = self._gpu.by_hand / arrival.path.name
+        if kept.exists():
+            if _contents(kept) != _contents(arrival.path):
+                raise _id_taken(arrival.manifest.batch_id)
+            fsops.discard(arrival.path, self._gpu.trash)
+            return
+        findings = [finding for outcome in ack.entries for finding in outcome.findings]
+        if findings:
+            names = sorted(path.name for path in arrival.path.iterdir())
+            fsops.write(arrival.path / REASON_FILE, Rejection.of(findings, names).to_json())
+        fsops.make_folder(self._gpu.by_hand)
+        fsops.move(arrival.path, kept)
 
     def refuse(self, path: Path, finding: Finding) -> Path:
         """Set a batch aside in ``failed/`` with its reason; the sender is told, unless its id is another batch's."""
@@ -151,9 +161,10 @@ class Admission:
             ack = BatchAck(batch_id=path.name, manifest_sha256=digest, entries=[], refused=finding)
             fsops.write(self._gpu.batch_acks / f"{path.name}.json", ack.to_json())
         place = self._gpu.failed / f"{path.name}.{digest[:8] or 'unreadable'}"
-        if place.exists():  # sent once more: it is as wrong as before
+        if place.exists() and _contents(place) == _contents(path):  # sent once more: it is as wrong as before
             fsops.discard(path, self._gpu.trash)
             return place
+        place = fsops.free_name(place)
         fsops.write(path / REASON_FILE, Rejection.of([finding], sorted(p.name for p in path.iterdir())).to_json())
         fsops.move(path, place)
         return place
@@ -163,36 +174,39 @@ class Admission:
         return sorted(path for path in self._gpu.failed.iterdir() if re.fullmatch(CLIP_ID, path.name))
 
     def retry(self, failed: Path) -> Path:
-        """Make a failed clip again as a new run, and return its folder. Raises ``UnreadableClip``, ``OSError``."""
-        old = ClipFolder.open(failed).clip
-        base = old.clip_id.rsplit("-r", 1)[0] if old.run > 1 else old.clip_id
-        fresh = Clip(clip_id=f"{base}-r{old.run + 1}", run=old.run + 1, batch_id=old.batch_id, entry=old.entry,
-                     image=old.image, seed=old.seed, taken_at=now())  # fmt: skip
-        ready = self._generate.ready / fresh.clip_id
-        building = self._generate.tmp / fresh.clip_id
-        fsops.discard(building, self._gpu.trash)
-        fsops.make_folder(building)
-        for path in sorted(failed.glob("keyframe*")):
-            fsops.copy(path, building / path.name)
-        fsops.write(building / CLIP_FILE, fresh.to_json())
-        fsops.move(building, ready)
-        fsops.discard(failed, self._gpu.trash)
-        return ready
+        """Make a failed clip again as a new run, and return its folder.
 
-    def _clear(self, inbox: Path, ack: BatchAck) -> None:
-        """Take a batch out of the inbox. What was put there by hand may be the only copy, and is kept."""
-        if not self.open(inbox).by_hand:
-            fsops.discard(inbox, self._gpu.trash)
-            return
-        findings = [finding for outcome in ack.entries for finding in outcome.findings]
-        if findings:
-            names = sorted(path.name for path in inbox.iterdir())
-            fsops.write(inbox / REASON_FILE, Rejection.of(findings, names).to_json())
-        fsops.make_folder(self._gpu.by_hand)
-        if (self._gpu.by_hand / inbox.name).exists():  # the same batch, put there once more
-            fsops.discard(inbox, self._gpu.trash)
-        else:
-            fsops.move(inbox, self._gpu.by_hand / inbox.name)
+        The first rename takes it out of ``failed/``, so that of two who ask only one is served; after a crash
+        ``recover`` does the rest. Raises ``UnreadableClip``, ``OSError``.
+        """
+        ClipFolder.open(failed)  # what cannot be read stays where it is
+        building = self._generate.tmp / failed.name
+        fsops.move(failed, building)
+        return self._renew(building)
+
+    def recover(self) -> None:
+        """Finish the retries that a crash cut off."""
+        for building in sorted(self._generate.tmp.iterdir()):
+            self._renew(building)
+
+    def _renew(self, building: Path) -> Path:
+        """Strip a failed clip to its keyframe, make it the next run, and let it enter ``generate``; may be repeated."""
+        folder = ClipFolder.open(building)
+        old = folder.clip
+        if old.clip_id == building.name:  # not yet renewed
+            for path in sorted(building.iterdir()):
+                if path.is_dir():
+                    fsops.discard(path, self._gpu.trash)
+                elif not path.name.startswith("keyframe") and path.name != CLIP_FILE:
+                    fsops.remove(path)
+            base = old.clip_id.rsplit("-r", 1)[0] if old.run > 1 else old.clip_id
+            run = old.run + 1
+            folder.clip = Clip(clip_id=f"{base}-r{run}", run=run, batch_id=old.batch_id, entry=old.entry,
+                               image=old.image, seed=old.seed, taken_at=now())  # fmt: skip
+            folder.save()
+        ready = self._generate.ready / folder.clip.clip_id
+        fsops.move(building, ready)
+        return ready
 
     def _known(self, batch_id: str) -> BatchAck | None:
         """What was answered to a batch of this id that was taken; one that was refused may come again, mended."""
@@ -201,9 +215,7 @@ class Admission:
                 return ack
         return None
 
-    def _build(
-        self, arrival: Arrival, number: int, entry: Keyframe, building: Path, *, wait: bool
-    ) -> EntryOutcome:
+    def _build(self, arrival: Arrival, number: int, entry: Keyframe, building: Path, *, wait: bool) -> EntryOutcome:
         field = f"keyframes[{number - 1}]"
         try:
             data = self._payload(arrival, entry, wait=wait)
@@ -220,9 +232,7 @@ class Admission:
             return EntryOutcome(image_path=entry.image_path, findings=[fault])
         return EntryOutcome(image_path=entry.image_path, clip_id=folder.name)
 
-    def _build_clip(
-        self, arrival: Arrival, number: int, entry: Keyframe, data: list[bytes], building: Path
-    ) -> Path:
+    def _build_clip(self, arrival: Arrival, number: int, entry: Keyframe, data: list[bytes], building: Path) -> Path:
         check_stem(entry.stem)
         name = PurePosixPath(entry.image_path).name
         picture = image.decode(data[0], name, self._settings.image)
@@ -324,3 +334,28 @@ def _hash(path: Path) -> str:
         return hashlib.sha256(fsops.read(path, MAX_JSON_BYTES)).hexdigest()
     except OSError:
         return ""
+
+
+def _has_manifest(batch: Path) -> bool:
+    try:
+        return (batch / MANIFEST_FILE).exists()
+    except PermissionError:  # not ours to read: opening it will say so
+        return True
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """The hash of each file in a folder, but for the reason that was put there."""
+    return {
+        path.name: fsops.hash_file(path) for path in folder.iterdir() if path.is_file() and path.name != REASON_FILE
+    }
+
+
+def _id_taken(batch_id: str) -> Refused:
+    return Refused.because(
+        "batch_id_taken",
+        file=MANIFEST_FILE,
+        field="batch_id",
+        value=batch_id,
+        message="Another batch of this id was taken before.",
+        remedy="Give the new one an id of its own.",
+    )

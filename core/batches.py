@@ -29,6 +29,7 @@ from core.drops import Drop, DropKey
 from core.errors import Finding, Refused
 from core.examine import Examined
 from core.home import MANIFEST_FILE, REASON_FILE, MacHalf
+from core.work import Report
 
 _BATCH_ID = re.compile(BATCH_ID)
 _NOT_TAKEN = Finding(code="not_taken", message="The server did not take this entry.", remedy="Drop it again.")
@@ -63,9 +64,10 @@ class Batches:
             if _BATCH_ID.fullmatch(path.name):
                 try:
                     found.append(self._manifest(path / MANIFEST_FILE, path.name))
-                except Refused:
-                    fsops.make_folder(self._mac.state / "broken")
-                    fsops.move(path, self._mac.state / "broken" / path.name)
+                except (Refused, FileNotFoundError, NotADirectoryError):
+                    broken = self._mac.state / "broken"
+                    fsops.make_folder(broken)
+                    fsops.move(path, fsops.free_name(broken / path.name))
         return found
 
     def _manifest(self, path: Path, batch_id: str) -> Manifest:
@@ -117,10 +119,11 @@ class Batches:
         taken = [at for name in (*used, self._last_id) if (at := batch_moment(name)) is not None and at < tomorrow]
         return max([moment, *(at + dt.timedelta(seconds=1) for at in taken)]).strftime(BATCH_ID_FORMAT)
 
-    def send(self, drops: Sequence[Examined]) -> tuple[Manifest | None, list[Examined]]:
+    def send(self, drops: Sequence[Examined], report: Report) -> tuple[Manifest | None, list[Examined]]:
         """Package drops as one batch in the outbox: the manifest there is the moment at which they are taken.
 
-        Returns the manifest and the drops that changed under our hands, which are not in it; None if all did.
+        ``report`` is called before each; what it raises ends the packaging, and nothing is taken. Returns the manifest
+        and the drops that changed under our hands, which are not in it; None if all did.
         """
         for left in self._mac.building.iterdir():  # by a try that met a full disk: it would fill it
             fsops.discard(left, self._mac.state / "trash")
@@ -131,6 +134,7 @@ class Batches:
         changed: list[Examined] = []
         for examined in drops:
             number = len(entries) + 1
+            report(number / len(drops))
             files = [file.model_copy(update={"path": _wire_name(number, file)}) for file in examined.entry.files]
             if all(_copied(examined.drop.folder / file.name, building / file.path, file) for file in files):
                 entries.append(examined.entry.model_copy(update={"files": files}))
@@ -225,7 +229,10 @@ class Batches:
         fsops.sweep(self._mac.sent, self._mac.rejected, self._mac.taken)
         for reason in self._mac.rejected.glob(f"*/{REASON_FILE}"):
             with contextlib.suppress(Refused):
-                files = [self._mac.hot.joinpath(*PurePosixPath(file).parts) for file in load(Rejection, reason).files]
+                names = [PurePosixPath(name) for name in load(Rejection, reason).files]
+                if any(name.is_absolute() or ".." in name.parts for name in names):
+                    continue  # not written by us
+                files = [self._mac.hot.joinpath(*name.parts) for name in names]
                 if any(is_image(file.name) and file.exists() for file in files):
                     continue  # the picture is there: not yet rejected, or dropped again
                 if not any(is_image(file.name) and (reason.parent / file.name).exists() for file in files):

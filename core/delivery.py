@@ -74,13 +74,14 @@ def deliver(folder: ClipFolder, gpu: GpuHalf) -> None:
 def fail(folder: ClipFolder, failure: Failure, gpu: GpuHalf) -> None:
     """Give a clip up: its meta-only result enters the outbox first, then the folder goes to ``failed/``.
 
-    May be repeated after a crash: a result that is in the outbox is not put there again.
+    May be repeated after a crash. The result is put together inside the clip's folder and is whole when
+    ``failure.json`` is there; that it has left the folder then says that it was published.
     """
     clip = folder.clip
     clip.failure = failure
     folder.save()
-    if not _result(clip.clip_id, gpu).exists():
-        package = gpu.state / "leaving" / clip.clip_id  # the same place after a crash, whoever repeats this
+    package = folder.path / "result"
+    if not (folder.path / FAILURE_FILE).exists():
         fsops.make_folder(package)
         fsops.sweep(package)
         evidence = [folder.path / name for name in (clip.qa.evidence if clip.qa else [])]
@@ -89,11 +90,12 @@ def fail(folder: ClipFolder, failure: Failure, gpu: GpuHalf) -> None:
         files = [_delivered(package / path.name) for path in evidence]
         fsops.write(package / META_FILE, _meta(clip, files).to_json())
         fsops.write(package / CLIP_FILE, clip.to_json())
+        fsops.write(folder.path / FAILURE_FILE, failure.to_json())
+    if package.is_dir():
         _into_outbox(package, clip, gpu)
-    fsops.write(folder.path / FAILURE_FILE, failure.to_json())
     for name in (CANCEL_FILE, BASE_FILE, FRAMES_FILE):  # keyframe, plan and evidence stay, for a person and a retry
         fsops.remove(folder.path / name)
-    fsops.move(folder.path, gpu.failed / clip.clip_id)
+    fsops.move(folder.path, fsops.free_name(gpu.failed / clip.clip_id))
 
 
 def release(ack: ResultAck, gpu: GpuHalf) -> bool:

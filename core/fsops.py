@@ -206,6 +206,12 @@ def move(source: Path, target: Path) -> None:
     _sync_parents(source, target)
 
 
+def free_name(path: Path) -> Path:
+    """This path, or where something lies there already the first of ``path.2``, ``path.3`` … that is free."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return path if not os.path.lexists(path) else next(other for other in numbered if not os.path.lexists(other))
+
+
 def claim(source: Path, target: Path) -> bool:
     """Rename a folder that others want too; True for the one that got it.
 

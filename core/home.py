@@ -79,6 +79,11 @@ class MacHalf:
         return self.root / "logs"
 
     @property
+    def moved_within(self) -> tuple[Path, ...]:
+        """Folders between which batches and results move by a rename."""
+        return self.outbox, self.state, self.building, self.incoming
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """All that must be there before a daemon starts."""
         return (self.hot, self.sent, self.rejected, self.outbox, self.results, self.building, self.taken, self.acks,
@@ -103,7 +108,7 @@ class GpuHalf:
 
     @property
     def by_hand(self) -> Path:
-        """Batches that were put into the inbox by hand, once they are taken: perhaps the only copy of what is in them."""
+        """Batches that were put into the inbox by hand, once they are taken: perhaps the only copy there is."""
         return self.inbox / "taken"
 
     @property
@@ -145,6 +150,12 @@ class GpuHalf:
     def logs(self) -> Path:
         """One log a worker."""
         return self.root / "logs"
+
+    @property
+    def moved_within(self) -> tuple[Path, ...]:
+        """Folders between which clips move by a rename."""
+        rooms = [self.rooms / name / part for name in ("intake", *STAGES) for part in ("tmp", "ready", "active")]
+        return *rooms, self.inbox, self.failed, self.outbox, self.state
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -64,7 +64,11 @@ _stamp = structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True)
 def open_log(name: str, folder: Path, *, screen: bool = True) -> Logger:
     """Start this process's log: ``folder/<name>.log`` and, with ``screen``, stdout (lines on a terminal, else JSON)."""
     file = logging.handlers.RotatingFileHandler(
-        folder / f"{name}.log", maxBytes=ROTATE_BYTES, backupCount=ROTATE_KEEP, encoding="utf-8", errors="backslashreplace"
+        folder / f"{name}.log",
+        maxBytes=ROTATE_BYTES,
+        backupCount=ROTATE_KEEP,
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     file.setFormatter(_Rendered(line))
     root = logging.getLogger()

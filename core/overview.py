@@ -44,7 +44,7 @@ def _mac(mac: MacHalf) -> dict[str, Any]:
 def _gpu(gpu: GpuHalf, settings: Settings) -> dict[str, Any]:
     return {
         "inbox": len(_batches(gpu.inbox)),
-        "rooms": [_room(Room(gpu.rooms / stage, settings.rooms.bounds.get(stage)), gpu) for stage in STAGES],
+        "rooms": [_room(Room(gpu.rooms / stage, settings.rooms.bounds.of(stage)), gpu) for stage in STAGES],
         "outbox": sum(len(_entries(batch)) for batch in _batches(gpu.outbox)),
         "failed": len(_entries(gpu.failed)),
     }

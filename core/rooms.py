@@ -37,7 +37,7 @@ class ClipFolder:
             return cls(path, load(Clip, path / CLIP_FILE))
         except Refused as error:
             raise UnreadableClip(path, error.finding) from error
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             finding = Finding(code="clip_unreadable", message=f"clip.json cannot be read: {error}.", file=path.name)
             raise UnreadableClip(path, finding) from error
 
@@ -93,7 +93,7 @@ class Room:
     @property
     def ids(self) -> list[str]:
         """The clips that wait here, in no order. What is no clip (``.DS_Store``) is not seen."""
-        return [path.name for path in self.ready.iterdir() if re.fullmatch(CLIP_ID, path.name)]
+        return [path.name for path in _clips_in(self.ready)]
 
     @property
     def full(self) -> bool:
@@ -174,10 +174,15 @@ class Worker:
         A worker whose lock nobody holds is dead, and so are its children: they inherit the lock. Its lock is held
         while its clips are looked at, so that two who come to help do not help twice.
         """
-        yield from sorted(self.hands.glob("[!.]*"))
+        yield from _clips_in(self.hands)
         for hands in sorted(self.room.active.iterdir()):
             if hands != self.hands and hands.is_dir() and (lock := fsops.lock(hands)) is not None:
                 try:
-                    yield from sorted(hands.glob("[!.]*"))
+                    yield from _clips_in(hands)
                 finally:
                     os.close(lock)
+
+
+def _clips_in(folder: Path) -> list[Path]:
+    """The clips' folders in a folder, by name; a stray file is nobody's clip."""
+    return sorted(path for path in folder.iterdir() if re.fullmatch(CLIP_ID, path.name) and path.is_dir())

@@ -6,9 +6,9 @@ import importlib.resources
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -56,11 +56,15 @@ class HotFolderSettings(Section):
     """or when it has so many keyframes."""
 
 
+Side = Annotated[int, Field(ge=16, le=8192, multiple_of=2)]
+"""Pixels; even, because 4:2:0 video is."""
+
+
 class OutputSettings(Section):
     """The delivered clip."""
 
-    portrait: Size = (576, 1024)
-    landscape: Size = (1024, 576)
+    portrait: tuple[Side, Side] = (576, 1024)
+    landscape: tuple[Side, Side] = (1024, 576)
     fps: int = Field(default=30, ge=1, le=120)
 
     def size_for(self, image: Size) -> Size:
@@ -68,23 +72,37 @@ class OutputSettings(Section):
         return self.portrait if image[1] > image[0] else self.landscape
 
 
+BUCKET_BASE = {
+    MotionType.static: 10,
+    MotionType.zoom_in: 127,
+    MotionType.zoom_out: 127,
+    MotionType.pan_left: 100,
+    MotionType.pan_right: 100,
+}
+
+
 class GenerationSettings(Section):
     """What ``keyframes`` writes into ``generation_params``."""
 
     model: str = "camera"
-    bucket_base: dict[MotionType, int] = {
-        MotionType.static: 10,
-        MotionType.zoom_in: 127,
-        MotionType.zoom_out: 127,
-        MotionType.pan_left: 100,
-        MotionType.pan_right: 100,
-    }
-    """``motion_bucket_id`` is this times the motion's intensity, rounded down."""
+    bucket_base: dict[MotionType, int] = BUCKET_BASE
+    """``motion_bucket_id`` is this times the motion's intensity, rounded down; a motion left out keeps its default."""
     noise_aug_strength: float = 0.02
     decode_chunk_size: int = 8
     num_inference_steps: int = 25
     min_guidance_scale: float = 1.0
     max_guidance_scale: float = 3.0
+
+    @field_validator("bucket_base")
+    @classmethod
+    def _keep_defaults(cls, given: dict[MotionType, int]) -> dict[MotionType, int]:
+        return BUCKET_BASE | given
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        for motion in MotionType:  # what a manifest could not hold is told now, not at every drop
+            self.params(motion, 1.0)
+        return self
 
     def params(self, motion: MotionType, intensity: float) -> GenerationParams:
         """The studio's mapping from a motion to a model's parameters; output and seed are the caller's."""
@@ -115,19 +133,51 @@ class TransportSettings(Section):
     """A batch that the server has not acknowledged is sent again after so long."""
 
 
+WORKER_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
+WorkerName = Annotated[str, StringConstraints(pattern=f"^{WORKER_NAME}$")]
+Workers = Annotated[list[WorkerName], Field(min_length=1)]
+
+
+class RoomBounds(Section):
+    """How many clips may wait in a room before the one in front holds back; frames are large."""
+
+    interpolate: int = Field(default=4, ge=1)
+    qa: int = Field(default=4, ge=1)
+    encode: int = Field(default=4, ge=1)
+
+    def of(self, stage: str) -> int | None:
+        """A room's bound; None for ``intake`` and ``generate``, whose clips are small and many."""
+        bound: int | None = getattr(self, stage, None)
+        return bound
+
+
+class RoomWorkers(Section):
+    """The workers that ``dropreel up`` starts in each room."""
+
+    generate: Workers = ["gpu0"]
+    interpolate: Workers = ["gpu0"]
+    qa: Workers = ["cpu0"]
+    encode: Workers = ["cpu0"]
+
+    @field_validator("*")
+    @classmethod
+    def _differ(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("two workers of a room have one name")
+        return names
+
+    def of(self, stage: str) -> list[str]:
+        """A room's workers."""
+        names: list[str] = getattr(self, stage)
+        return names
+
+
 class RoomSettings(Section):
     """How clips wait and who works on them."""
 
-    bounds: dict[str, int] = {"interpolate": 4, "qa": 4, "encode": 4}
-    """How many clips may wait in a room before the one in front holds back; frames are large."""
+    bounds: RoomBounds = RoomBounds()
+    workers: RoomWorkers = RoomWorkers()
     max_attempts: int = Field(default=5, ge=1)
-    workers: dict[str, list[str]] = {
-        "generate": ["gpu0"],
-        "interpolate": ["gpu0"],
-        "qa": ["cpu0"],
-        "encode": ["cpu0"],
-    }
-    """The workers that ``dropreel up`` starts in each room."""
     low_water_mb: int = Field(default=2048, ge=0)
     """With less free than this a room claims nothing."""
     high_water_mb: int = Field(default=4096, ge=0)

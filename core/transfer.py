@@ -10,6 +10,7 @@ from typing import Protocol
 from core import fsops
 from core.contract import CLIP_ID
 from core.home import MANIFEST_FILE, GpuHalf
+from core.work import Report
 
 
 class Transport(Protocol):
@@ -18,7 +19,7 @@ class Transport(Protocol):
     Every verb may be repeated, may deliver nothing, and may raise ``OSError``: only an acknowledgement is believed.
     """
 
-    def push_batch(self, batch: Path) -> None:
+    def push_batch(self, batch: Path, report: Report) -> None:
         """Send a batch's folder into the server's inbox, the manifest last."""
 
     def fetch_batch_ack(self, batch_id: str, into: Path) -> bool:
@@ -43,12 +44,13 @@ class LocalTransport:
         self._gpu = gpu
         fsops.sweep(gpu.inbox)
 
-    def push_batch(self, batch: Path) -> None:
+    def push_batch(self, batch: Path, report: Report) -> None:
         """Copy what is missing, then the manifest."""
         target = self._gpu.inbox / batch.name
         fsops.make_folder(target)
         payload = sorted(path for path in batch.iterdir() if path.name != MANIFEST_FILE)
-        for path in payload:
+        for number, path in enumerate(payload):
+            report(number / len(payload))
             there = target / path.name
             if not there.exists() or there.stat().st_size != path.stat().st_size:
                 fsops.copy(path, there)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 from core import fsops, receipt
 from core.contract import BATCH_ID
-from core.errors import Refused
+from core.errors import DiskFull, DropreelError, Refused, Stopped
 from core.home import Home
 from core.settings import Settings
 from core.tracker import FileTracker
@@ -50,18 +52,28 @@ class CourierDaemon(Daemon):
         """Carry all there is to carry; what is not answered is sent again at a later look."""
         did = False
         for batch_id in self._unanswered():
-            did |= self._carry_batch(batch_id)
-            self.runtime.alive()
+            with self._apart(batch_id):
+                did |= self._carry_batch(batch_id)
+            self.runtime.breathe()
         listed = set()
         for batch_id, clip_id in self.transport.results():
             listed.add(clip_id)
             if not (self.mac.result_acks / f"{clip_id}.json").exists():
-                did |= self._receive(batch_id, clip_id)
-            self.runtime.alive()
-            if self.runtime.stopping:
-                return AGAIN
+                with self._apart(clip_id):
+                    did |= self._receive(batch_id, clip_id)
+            self.runtime.breathe()
         did |= self._tell(listed)
         return AGAIN if did else IDLE
+
+    @contextlib.contextmanager
+    def _apart(self, what: str) -> Iterator[None]:
+        """The trouble of one batch or clip is its own: the others go on, and a later look tries it again."""
+        try:
+            yield
+        except (Stopped, DiskFull):  # these concern all of them
+            raise
+        except (OSError, DropreelError) as error:
+            self.log.error("courier.trouble", what=what, error=str(error))
 
     def _is_due(self, sent_at: dict[str, float], name: str) -> bool:
         return name not in sent_at or self.runtime.clock() - sent_at[name] >= self.settings.transport.resend_seconds
@@ -79,8 +91,8 @@ class CourierDaemon(Daemon):
             return True
         if self._is_due(self._pushed_at, batch_id):
             batch = self.mac.outbox / batch_id
-            self.transport.push_batch(batch)
             self._pushed_at[batch_id] = self.runtime.clock()
+            self.transport.push_batch(batch, self.runtime.breathe)
             self.log.info("batch.pushed", batch=batch_id)
             self.tracker.track("push", batch, None, sorted(path.name for path in batch.iterdir()), batch_id=batch_id)
             return True
@@ -118,7 +130,8 @@ class CourierDaemon(Daemon):
                 self.log.info("clip.released", clip=clip_id)
                 did = True
             elif self._is_due(self._told_at, clip_id):
-                self.transport.push_result_ack(path)
                 self._told_at[clip_id] = self.runtime.clock()
-                did = True
+                with self._apart(clip_id):
+                    self.transport.push_result_ack(path)
+                    did = True
         return did

@@ -9,7 +9,7 @@ from core import delivery, fsops
 from core.admission import Admission, NotYet
 from core.contract import ResultAck, load
 from core.drops import Settler
-from core.errors import Refused, Stopped
+from core.errors import DiskFull, DropreelError, Refused, Stopped
 from core.home import Home
 from core.rooms import Worker
 from core.settings import Settings
@@ -38,6 +38,8 @@ class IntakeDaemon(Daemon):
         self.admission = Admission(self.gpu, settings, room_of(self.gpu, "generate", settings))
         self._settler: Settler[Path] = Settler()
         self._missing: dict[Path, str] = {}
+        self._trouble_until: dict[Path, float] = {}
+        self._recovered = False
         fsops.sweep(self.gpu.batch_acks, self.room.root)
 
     @property
@@ -51,6 +53,9 @@ class IntakeDaemon(Daemon):
 
     def step(self) -> float:
         """Let go of what the Mac has, then take in what has arrived."""
+        if not self._recovered:
+            self._recovered = True  # tried once: what cannot be tidied must not keep batches from being taken
+            self.admission.recover()
         did = self._release()
         did |= self._finish()
         if self.room.paused or shutil.disk_usage(self.gpu.root).free < self.settings.rooms.low_water_mb << 20:
@@ -59,28 +64,36 @@ class IntakeDaemon(Daemon):
         rested = self._settler.look({path: _identity(path) for path in arrivals}, self.runtime.clock())
         wait = IDLE
         for path in arrivals:
-            wait = min(wait, self._admit(path, rested[path]))
-            self.runtime.alive()
-            if self.runtime.stopping:
-                break
+            again_in = self._trouble_until.get(path, 0.0) - self.runtime.clock()
+            wait = min(wait, again_in if again_in > 0 else self._admit(path, rested[path]))
+            self.runtime.breathe()
         return AGAIN if did else wait
 
     def _admit(self, path: Path, rested: float) -> float:
-        """Take one batch in; the seconds until it may be whole where it is not."""
+        """Take one batch in; the seconds until it may be whole where it is not. Its trouble is its own."""
+        try:
+            return self._take(path, rested)
+        except (Stopped, DiskFull):  # these concern all of them
+            raise
+        except (OSError, DropreelError) as error:
+            self.log.error("batch.trouble", batch=path.name, error=str(error), again_in=RETRY_SECONDS)
+            self._trouble_until[path] = self.runtime.clock() + RETRY_SECONDS
+            return RETRY_SECONDS
+
+    def _take(self, path: Path, rested: float) -> float:
         limits = self.settings.hot_folder
         try:
             arrival = self.admission.open(path)
             if arrival.by_hand and rested < limits.settle_seconds:
                 return limits.settle_seconds - rested
-            ack = self.admission.admit(arrival, self._between, wait=rested < self._patience)
+            ack = self.admission.admit(arrival, self.runtime.breathe, wait=rested < self._patience)
+            self._finish()
+            self.admission.clear(arrival, ack)
         except NotYet as missing:
             if self._missing.get(path) != str(missing):
                 self._missing[path] = str(missing)
                 self.log.warning("batch.incomplete", batch=path.name, file=str(missing))
             return max(0.1, self._patience - rested)
-        except OSError as error:  # of this batch's files: the others need not wait for it
-            self.log.error("batch.trouble", batch=path.name, error=str(error), again_in=RETRY_SECONDS)
-            return RETRY_SECONDS
         except Refused as error:
             if error.finding.code == "json_invalid" and rested < limits.incomplete_seconds:
                 return limits.incomplete_seconds - rested  # perhaps half-written
@@ -90,15 +103,8 @@ class IntakeDaemon(Daemon):
         for outcome in ack.entries:
             for finding in outcome.findings:
                 self.log.warning("entry.refused", batch=path.name, image=outcome.image_path, reason=str(finding))
-        self._finish()
         self.log.info("batch.taken", batch=path.name, clips=sum(outcome.clip_id is not None for outcome in ack.entries))
         return AGAIN
-
-    def _between(self, _fraction: float) -> None:
-        """Called between the entries of a batch, of which there may be thousands."""
-        self.runtime.alive()
-        if self.runtime.stopping:
-            raise Stopped
 
     @property
     def _patience(self) -> float:
@@ -109,6 +115,7 @@ class IntakeDaemon(Daemon):
         did = False
         for clip in self.admission.finish():
             did = True
+            self.runtime.alive()
             self.log.info("clip.entered", clip=clip.name)
             self.tracker.track("intake", self.gpu.inbox, clip.parent, [clip.name], batch_id=clip.name.split("-")[0])
         return did

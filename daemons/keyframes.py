@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from core import fsops
 from core.batches import Batches, is_held
-from core.contract import work_key
+from core.contract import BatchAck, Manifest, work_key
 from core.drops import Drop, DropKey, Settler, scan
-from core.errors import DiskFull, Finding, OutsideZone, Refused
+from core.errors import DiskFull, DropreelError, Finding, Refused, Stopped
 from core.examine import MAYBE_UNFINISHED, Examined, examine
 from core.home import Home
 from core.settings import Settings
@@ -41,7 +41,7 @@ class KeyframesDaemon(Daemon):
         self._retry_at: dict[tuple[DropKey, object], float] = {}
         self._conclude_at: dict[str, float] = {}
         self._hot_is_there = True
-        self.batches.recover()
+        self._recovered = False
 
     @property
     def hints(self) -> tuple[Hint, ...]:
@@ -62,6 +62,9 @@ class KeyframesDaemon(Daemon):
             return IDLE
         for folder in self._ours:  # the operator may have made the hot folder again
             fsops.make_folder(folder)
+        if not self._recovered:
+            self._recovered = True  # tried once: what cannot be tidied must not keep drops from being taken
+            self.batches.recover()
         wait = self._conclude()
         drops = [drop for drop in scan(self.mac.hot, self._ours) if drop.group.images]
         held = self.batches.held()
@@ -124,7 +127,7 @@ class KeyframesDaemon(Daemon):
             return IDLE
         except DiskFull:
             raise
-        except (OSError, OutsideZone) as error:
+        except (OSError, DropreelError) as error:
             self.log.error("drop.trouble", name=name, error=str(error), again_in=RETRY_SECONDS)
             return self._later(drop, RETRY_SECONDS)
         except Exception as error:  # one drop that finds a fault of ours must not hold up the others
@@ -176,7 +179,7 @@ class KeyframesDaemon(Daemon):
         for examined in sorted(self._examined.values(), key=lambda e: e.drop.key):
             if len(stems) < limits.batch_max:
                 stems.setdefault(examined.entry.stem.casefold(), examined)
-        manifest, changed = self.batches.send(list(stems.values()))
+        manifest, changed = self.batches.send(list(stems.values()), self.runtime.breathe)
         for examined in stems.values():
             del self._examined[examined.drop.key]
         for examined in changed:
@@ -206,22 +209,27 @@ class KeyframesDaemon(Daemon):
             if batch in self._conclude_at:
                 continue
             try:
-                concluded = list(self.batches.conclude(manifest, ack))
-            except OSError as error:  # a folder that is read-only, perhaps: the others need not wait for it
+                self._conclude_batch(manifest, ack)
+            except (Stopped, DiskFull):  # these concern all of them
+                raise
+            except (OSError, DropreelError) as error:  # a folder that is read-only, perhaps: the others go on
                 self.log.error("batch.trouble", batch=batch, error=str(error), again_in=RETRY_SECONDS)
                 self._conclude_at[batch] = moment + RETRY_SECONDS
                 wait = min(wait, RETRY_SECONDS)
                 continue
-            for entry, outcome, place in concluded:
-                names = [file.name for file in entry.files]
-                if outcome.clip_id:
-                    self.log.info("drop.accepted", name=entry.stem, clip=outcome.clip_id)
-                    self.tracker.track("archive", self.mac.hot, place, names, batch_id=batch)
-                else:
-                    reason = outcome.findings[0] if outcome.findings else ack.refused
-                    self.log.warning("drop.rejected", name=entry.stem, code=reason.code if reason else "not_taken",
-                                     reason=str(reason), folder=str(place))  # fmt: skip
-                    self.tracker.track("reject", self.mac.hot, place, names, batch_id=batch)
             self.log.info("batch.accepted", batch=batch)
             wait = AGAIN
         return wait
+
+    def _conclude_batch(self, manifest: Manifest, ack: BatchAck) -> None:
+        for entry, outcome, place in self.batches.conclude(manifest, ack):
+            names = [file.name for file in entry.files]
+            if outcome.clip_id:
+                self.log.info("drop.accepted", name=entry.stem, clip=outcome.clip_id)
+                self.tracker.track("archive", self.mac.hot, place, names, batch_id=manifest.batch_id)
+            else:
+                reason = outcome.findings[0] if outcome.findings else ack.refused
+                self.log.warning("drop.rejected", name=entry.stem, code=reason.code if reason else "not_taken",
+                                 reason=str(reason), folder=str(place))  # fmt: skip
+                self.tracker.track("reject", self.mac.hot, place, names, batch_id=manifest.batch_id)
+            self.runtime.breathe()

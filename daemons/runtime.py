@@ -17,7 +17,7 @@ from types import FrameType
 
 from core import fsops
 from core.contract import now
-from core.errors import Cancelled, DiskFull, DropreelError, Stopped
+from core.errors import Cancelled, DropreelError, Stopped
 from core.logs import Logger
 from core.rooms import ClipFolder
 from core.settings import DaemonSettings
@@ -30,6 +30,7 @@ AGAIN = 0.0
 IDLE = math.inf
 """``step`` found nothing to do and waits for nothing but a change in its folders."""
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PROGRESS_SECONDS = 0.5
 CANCEL_SECONDS = 0.25
 
@@ -55,15 +56,22 @@ class Runtime:
         self._progress = state / "workers" / f"{name}.json"
 
     def stop(self, signum: int = 0, _frame: FrameType | None = None) -> None:
-        """A signal handler: sets a flag. A second signal ends the process as if it had no handler."""
+        """A signal handler: sets a flag. A second signal, of either kind, ends the process at once."""
         self.stopping = True
         self.wake.set()
         if signum:
-            signal.signal(signum, signal.SIG_DFL)
+            for each in STOP_SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
 
     def alive(self, status: str | None = None) -> None:
         """Feed the watchdog; only the work loop and the work itself call this, never a thread of its own."""
         self._notifier.send(WATCHDOG=1, **({"STATUS": status} if status else {}))
+
+    def breathe(self, _fraction: float = 0.0) -> None:
+        """The ``Report`` of work that is not on one clip: feeds the watchdog, raises ``Stopped``."""
+        self.alive()
+        if self.stopping:
+            raise Stopped
 
     def ready(self) -> None:
         """Say that the daemon is at work."""
@@ -127,7 +135,7 @@ class Daemon(ABC):
 
 def catch_signals(runtime: Runtime) -> None:
     """SIGTERM and SIGINT set the flag; the loop and the work look at it."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in STOP_SIGNALS:
         signal.signal(signum, runtime.stop)
 
 
@@ -153,8 +161,8 @@ def run(daemon: Daemon, *, once: bool = False) -> int:
                 trouble = 0
             except Stopped:
                 break
-            except (DiskFull, OSError) as error:
-                # The world's fault, not the input's: a disk, a mount, a permission. Say so, wait, look again.
+            except (DropreelError, OSError) as error:
+                # The world's fault: a disk, a mount, a permission. Say so, wait, look again.
                 trouble += 1
                 delay = min(30.0, 0.5 * 2 ** min(trouble, 6))
                 log.error("daemon.trouble", error=str(error), code=_code(error), again_in=delay)

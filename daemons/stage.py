@@ -139,6 +139,8 @@ class StageDaemon(Daemon):
                 raise Cancelled
             if self.stage not in clip.stages:  # else it was done before a crash, and only has to be handed on
                 details = self.work(folder, self.runtime.reporter(folder))
+                if folder.cancelled:
+                    raise Cancelled
                 clip.stages[self.stage] = StageRecord(
                     seconds=round(time.monotonic() - begun, 3),
                     finished_at=now(),
@@ -198,14 +200,11 @@ class StageDaemon(Daemon):
         """A folder whose ``clip.json`` cannot be read is no clip any more; a person may look at it."""
         reason = Rejection.of([error.finding], [path.name for path in error.path.iterdir()])
         fsops.write(error.path / REASON_FILE, reason.to_json())
-        target, number = self.home.failed / f"{error.path.name}.unreadable", 1
-        while target.exists():
-            number += 1
-            target = target.with_suffix(f".unreadable{number}")
+        target = fsops.free_name(self.home.failed / f"{error.path.name}.unreadable")
         fsops.move(error.path, target)
         self.log.error("clip.unreadable", folder=str(target), reason=str(error))
 
 
 def room_of(gpu: GpuHalf, name: str, settings: Settings) -> Room:
     """A room with the bound that the settings give it."""
-    return Room(gpu.rooms / name, settings.rooms.bounds.get(name))
+    return Room(gpu.rooms / name, settings.rooms.bounds.of(name))

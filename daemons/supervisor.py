@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -53,7 +54,7 @@ def children_of(settings: Settings) -> list[Child]:
     mac = [Child("keyframes", None), Child("courier", None)] if settings.mac else []
     gpu = [Child("intake", None)] if settings.gpu else []
     if settings.gpu:
-        gpu += [Child(stage, worker) for stage in STAGES for worker in settings.rooms.workers.get(stage, [])]
+        gpu += [Child(stage, worker) for stage in STAGES for worker in settings.rooms.workers.of(stage)]
     return mac + gpu
 
 
@@ -98,7 +99,7 @@ class Supervisor:
         for child in self.children:
             if child.process is None:
                 if not child.given_up and time.monotonic() >= child.start_at:
-                    self._start(child)
+                    self._try_to_start(child)
             elif (status := child.process.poll()) is not None:
                 self._bury(child, status)
             else:
@@ -111,23 +112,33 @@ class Supervisor:
     def close(self) -> None:
         """Stop all children: SIGTERM, and after ``stop_seconds``, or on a second signal, SIGKILL."""
         for child in self.children:
-            if child.process is not None:
-                child.process.terminate()
+            _signal(child, signal.SIGTERM)
         deadline = time.monotonic() + self.settings.daemons.stop_seconds + 1.0
         alive = [child.process for child in self.children if child.process is not None]
         while alive and time.monotonic() < deadline and self._signals < 2:
             self._wake.wait(0.05)
             alive = [process for process in alive if process.poll() is None]
-        for process in alive:
-            process.kill()
-            process.wait()
         for child in self.children:
+            _signal(child, signal.SIGKILL)
+        for child in self.children:
+            if child.process is not None:
+                child.process.wait()
             self._forget(child)
         self._selector.close()
         self._sockets.cleanup()
         self._wake.close()
 
+    def _try_to_start(self, child: Child) -> None:
+        try:
+            self._start(child)
+        except OSError as error:  # no more processes, or descriptors: the others are still to be looked after
+            self._forget(child)
+            child.start_at = time.monotonic() + child.backoff
+            child.backoff = min(LONGEST_BACKOFF, child.backoff * 2)
+            self.log.error("supervisor.cannot_start", daemon=child.name, error=str(error))
+
     def _start(self, child: Child) -> None:
+        Path(self._sockets.name).mkdir(exist_ok=True)  # systems clean up what lies in /tmp for days
         address = str(Path(self._sockets.name) / child.name)
         child.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         child.socket.setblocking(False)
@@ -169,8 +180,8 @@ class Supervisor:
         limit = self.settings.daemons.watchdog_seconds if child.ready else START_SECONDS
         if silent > limit and child.process is not None:
             self.log.error("supervisor.stuck", daemon=child.name, silent_seconds=round(silent, 1))
-            child.process.kill()
-            child.process.wait()
+            _signal(child, signal.SIGKILL)  # buried when it is dead: it may be held up in the kernel
+            child.heard_at = time.monotonic()
 
     def _bury(self, child: Child, status: int) -> None:
         if time.monotonic() - child.started_at > STEADY_SECONDS:
@@ -196,3 +207,10 @@ class Supervisor:
         child.socket = None
         child.process = None
         child.ready = False
+
+
+def _signal(child: Child, signum: signal.Signals) -> None:
+    """Signal a daemon's whole group: where a tether stays beside it (macOS), the tether alone would not do."""
+    if child.process is not None and child.process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signum)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from core import fsops
+from core.errors import BadSettings
 from core.home import Home
 from core.settings import Settings, load_settings
 
@@ -35,4 +36,9 @@ def open_home(root: Path) -> tuple[Settings, Home]:
     settings, home = load_settings(root)
     fsops.confine(home.root, home.mac.hot)
     home.prepare(*([home.mac] if settings.mac else []), *([home.gpu] if settings.gpu else []))
+    for half in ([home.mac] if settings.mac else []) + ([home.gpu] if settings.gpu else []):
+        strays = [str(path) for path in half.moved_within if path.stat().st_dev != half.root.stat().st_dev]
+        if strays:
+            raise BadSettings(f"{', '.join(strays)} must be on one file system with {half.root}: clips move there by "
+                              "a rename. Move the home, not a part of it.")  # fmt: skip
     return settings, home

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import time
+import unicodedata
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +65,7 @@ def demo(
 
 def _drop(folders: Home, keyframe: Path | None, motion: Path | None) -> Path:
     """Put the picture under a name of its own, so that the demo may be run again; its sidecar first."""
-    stem = f"{keyframe.stem if keyframe else 'hills'}_{time.strftime('%H%M%S')}"
+    stem = unicodedata.normalize("NFC", f"{keyframe.stem if keyframe else 'hills'}_{time.strftime('%H%M%S')}")
     hot = folders.mac.hot
     fsops.write(hot / f"{stem}{SIDECAR_SUFFIX}", motion.read_bytes() if motion else json.dumps(SIDECAR).encode())
     picture = hot / f"{stem}{keyframe.suffix if keyframe else '.png'}"
@@ -79,9 +81,10 @@ def _watch(supervisor: Supervisor, folders: Home, settings: Settings, stem: str)
         while time.monotonic() - begun < PATIENCE_SECONDS:
             supervisor.tend()
             live.update(_picture(overview(folders, settings), time.monotonic() - begun))
-            for meta in folders.mac.results.rglob(f"{stem}.video_meta.json"):
-                return load(VideoMeta, meta), meta
-            for reason in folders.mac.rejected.glob(f"{stem}*/reason.json"):
+            for meta in folders.mac.results.rglob("*.video_meta.json"):
+                if meta.name == f"{stem}.video_meta.json":
+                    return load(VideoMeta, meta), meta
+            for reason in folders.mac.rejected.glob(f"{glob.escape(stem)}*/reason.json"):
                 said = json.loads(reason.read_bytes())
                 raise DropreelError(f"The drop was rejected: {said['message']} {said.get('remedy') or ''}")
             supervisor.rest(0.1)

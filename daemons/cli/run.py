@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from core.errors import BadSettings
 from core.home import STAGES, Home
 from core.logs import open_log
-from core.settings import Settings
+from core.settings import WORKER_NAME, Settings
 from daemons import runtime
 from daemons.cli.app import HERE, HomeOption, app, open_home
 
@@ -37,7 +38,9 @@ def run(
     if not (settings.mac if on_mac else settings.gpu):
         raise BadSettings(f"{daemon} is of the {'mac' if on_mac else 'gpu'} half; this home's role is {settings.role}.")
     if not worker and daemon in STAGES:
-        worker = settings.rooms.workers[daemon][0]
+        worker = settings.rooms.workers.of(daemon)[0]
+    if worker and not re.fullmatch(WORKER_NAME, worker):
+        raise BadSettings(f"A worker is called by letters, digits, - and _, like gpu0; not {worker!r}.")
     half = folders.mac if on_mac else folders.gpu
     name = f"{daemon}@{worker}" if worker else daemon
     life = runtime.Runtime(name, half.state, settings.daemons, open_log(name, half.logs))
