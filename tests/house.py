@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import structlog
-from daemons.encode import EncodeDaemon
-from daemons.interpolate import InterpolateDaemon
-from daemons.qa import QaDaemon
 from PIL import Image
 
 from core import fsops
@@ -21,9 +18,12 @@ from core.contract import VideoMeta, load
 from core.home import Home
 from core.settings import Settings, load_settings
 from daemons.courier import CourierDaemon
+from daemons.encode import EncodeDaemon
 from daemons.generate import GenerateDaemon
 from daemons.intake import IntakeDaemon
+from daemons.interpolate import InterpolateDaemon
 from daemons.keyframes import KeyframesDaemon
+from daemons.qa import QaDaemon
 from daemons.runtime import AGAIN, Daemon, Runtime
 
 TINY = """

@@ -7,8 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 T = TypeVar("T")
 _PAUSE = threading.Event()
+
+
+def children(pid: int = 0) -> set[int]:
+    """The living and unburied children of a process, or of this one."""
+    return {child.pid for child in psutil.Process(pid or None).children()}
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:

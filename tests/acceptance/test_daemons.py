@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from core.contract import Clip, VideoMeta, load
 from tests.acceptance.processes import SMALL, Household
 from tests.house import SIDECAR, picture
 from tests.invariants import check_always
-from tests.waiting import until
+from tests.waiting import children, until
 
 BIG = SMALL.replace("[96, 64]", "[1024, 576]").replace("fps = 10", "fps = 60")
 """Clips that keep a worker busy for seconds."""
@@ -69,11 +68,6 @@ def _is_at(clip: Path, attempt: int) -> bool:
     return clip.exists() and load(Clip, clip / "clip.json").attempts == {"generate": attempt}
 
 
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["/usr/bin/pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
-
-
 def test_up_delivers_what_is_dropped_and_stops_when_told(make: Callable[..., Household]) -> None:
     house = make()
     up = house.dropreel("up")
@@ -109,7 +103,7 @@ def test_ffmpeg_dies_with_a_daemon_that_is_killed(make: Callable[..., Household]
         assert house.command("run", room, "--once")[0] == 0
     worker = house.dropreel("run", "encode")
     (clip,) = _claimed(house, "encode")
-    (ffmpeg,) = until(lambda: _children(worker.pid), "ffmpeg runs")
+    (ffmpeg,) = until(lambda: children(worker.pid), "ffmpeg runs")
     until(lambda: "ffmpeg" in Path(f"/proc/{ffmpeg}/exe").readlink().name, "the tether has become ffmpeg")
     worker.kill()
     worker.wait()
@@ -176,7 +170,7 @@ def test_a_second_worker_of_a_name_says_so_and_leaves(make: Callable[..., Househ
 def test_a_killed_supervisor_leaves_no_daemon_behind(make: Callable[..., Household]) -> None:
     house = make()
     up = house.dropreel("up")
-    daemons = until(lambda: c if len(c := _children(up.pid)) == 7 else None, "all daemons run")
+    daemons = until(lambda: c if len(c := children(up.pid)) == 7 else None, "all daemons run")
     up.kill()
     up.wait()
     until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in daemons), "all of them are gone")

@@ -47,7 +47,7 @@ def take_and_hold(root: Path, name: str, count: int, with_child: bool, pipe: Con
     taken = [folder.clip.clip_id for folder in iter(worker.claim, None) if folder][:count] if count else []
     child = None
     if with_child:
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
     pipe.send((taken, child.pid if child else 0))
     signal.pause()
 
@@ -96,7 +96,9 @@ def _lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def _hold(root: Path, processes: list[SpawnProcess], count: int, *, with_child: bool = False) -> tuple[SpawnProcess, int]:
+def _hold(
+    root: Path, processes: list[SpawnProcess], count: int, *, with_child: bool = False
+) -> tuple[SpawnProcess, int]:
     """A worker, and its child's pid, with so many clips in its hands."""
     ours, theirs = SPAWN.Pipe()
     process = _start(processes, take_and_hold, root, "victim", count, with_child, theirs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from core.encode.encode import EncodeRecord, encode
 from core.encode.proof import ProofFailed, prove
 from core.errors import ProcessFailed, Refused, Stopped
 from core.work import Report, unwatched
+from tests.waiting import children
 
 PROJECT = Path(process.__file__).parents[1]
 SETTINGS = EncodeSettings()
@@ -204,11 +204,11 @@ def test_stopping_leaves_no_file_and_no_child(tmp_path: Path, preset: Preset, st
         if stop_at(fraction):
             raise Stopped
 
+    family = children()
     with pytest.raises(Stopped):
         encode(a_move(), FPS, tmp_path / "clip.mp4", EncodeSettings(preset=preset), report)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == family
 
 
 FULL_DISK = """
@@ -219,6 +219,7 @@ from core.encode.command import EncodeSettings
 from core.encode.encode import encode
 from core.errors import DiskFull
 from core.work import unwatched
+from tests.waiting import children
 
 folder = Path(sys.argv[1])
 noise = np.random.default_rng(0).integers(0, 256, (20, 128, 128, 3), np.uint8)

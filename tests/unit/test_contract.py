@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.contract import (
     MAX_JSON_BYTES,
     SCHEMAS,
     Clip,
-    Finding,
     GenerationParams,
     Keyframe,
     Manifest,
@@ -32,7 +31,7 @@ from core.contract import (
     seed_from,
     work_key,
 )
-from core.errors import Refused
+from core.errors import Finding, Refused
 from core.motion import Easing, MotionType, Rect
 
 # As the design prints them, to the last space.
@@ -212,7 +211,9 @@ def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
     assert (finding.code, finding.field) == ("field_invalid", "keyframes[0].image_path")
 
 
-@pytest.mark.parametrize("name", ["a/b.png", "../b.png", ".b.png", "b c.png", "bücher.png", "b\n.png", "", "-rf", "b" * 129])
+@pytest.mark.parametrize(
+    "name", ["a/b.png", "../b.png", ".b.png", "b c.png", "bücher.png", "b\n.png", "", "-rf", "b" * 129]
+)
 def test_a_name_on_the_wire_is_plain_in_every_shell(name: str) -> None:
     file = {"name": "img_001.png", "path": name, "size": 1, "sha256": SHA256, "inode": 1, "mtime_ns": 1}
     finding = _refusal(Manifest, _changed(MANIFEST, "keyframes", 0, "files", to=[file]))
@@ -241,7 +242,7 @@ def test_a_batch_id_is_a_moment_in_ascii(batch_id: str) -> None:
         (("model",), "../../models/x"),
         (("motion_bucket_id",), 256),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_parameters_beyond_their_range_are_refused(place: tuple[str], value: object) -> None:
     finding = _refusal(Manifest, _changed(MANIFEST, "keyframes", 0, "generation_params", *place, to=value))
@@ -334,6 +335,7 @@ def test_every_manifest_survives_json(manifest: Manifest) -> None:
     assert parse(Manifest, manifest.to_json(), "manifest.json") == manifest
 
 
+@settings(max_examples=30)
 @given(MANIFESTS)
 def test_a_clip_id_is_one_that_the_contract_takes(manifest: Manifest) -> None:
     entry = manifest.keyframes[0]
@@ -350,7 +352,7 @@ def test_a_work_key_tells_clips_apart_that_are_not_the_same() -> None:
     caption = file.model_copy(update={"name": "img_001.caption", "path": "001.caption"})
     elsewhere = file.model_copy(update={"inode": 2, "mtime_ns": 2, "path": "002.png", "name": "other.png"})
     assert work_key(entry.model_copy(update={"files": [elsewhere], "image_path": "x/other.png"})) == work_key(entry)
-    different = [
+    different: list[dict[str, Any]] = [
         {"files": [file.model_copy(update={"sha256": SHA256[::-1]})]},
         {"files": [file, caption]},
         {"motion": entry.motion.model_copy(update={"duration_sec": 5.0})},
@@ -371,10 +373,17 @@ def test_a_reason_leads_with_the_first_error_whatever_the_names() -> None:
 
 # The published schemas: checked by the part of JSON Schema 2020-12 that they use.
 
-TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+TYPES: dict[object, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
 
 
-def _breaks(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Iterator[str]:  # noqa: C901, PLR0912 - one rule a branch
+def _breaks(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Iterator[str]:
     if "$ref" in schema:
         yield from _breaks(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
     if "anyOf" in schema and all(any(_breaks(value, option, root)) for option in schema["anyOf"]):
@@ -443,6 +452,7 @@ def test_a_schema_takes_the_designs_example(model: type[Record], text: str) -> N
     assert not list(_breaks(json.loads(text), schema, schema))
 
 
+@settings(max_examples=30)
 @given(MANIFESTS)
 def test_a_schema_takes_what_we_write(manifest: Manifest) -> None:
     schema = Manifest.model_json_schema()

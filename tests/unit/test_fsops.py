@@ -59,8 +59,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, how: str, old: bytes
     final.parent.mkdir()
     source.write_bytes(b"new")
 
-    def act() -> object:
-        return fsops.write(final, b"new") if how == "write" else fsops.copy(source, final)
+    def act() -> None:
+        if how == "write":
+            fsops.write(final, b"new")
+        else:
+            fsops.copy(source, final)
 
     steps = _steps(act)
     assert steps[:3] == ["write", "fsync", "rename"], "its content is on the disk before its name is"
@@ -115,9 +118,7 @@ STRANGE: dict[str, tuple[Callable[[Path], object], int]] = {
 
 
 @pytest.mark.parametrize(("make", "code"), STRANGE.values(), ids=STRANGE)
-def test_only_plain_files_of_bounded_size_are_read(
-    tmp_path: Path, make: Callable[[Path], object], code: int
-) -> None:
+def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path, make: Callable[[Path], object], code: int) -> None:
     strange = tmp_path / "strange"
     make(strange)
     for act in (
@@ -154,6 +155,15 @@ def test_a_move_replaces_nothing(tmp_path: Path, what: str, there: str) -> None:
     with pytest.raises(FileExistsError):
         fsops.move(source, target)
     assert _names(tmp_path) == before
+
+
+def test_a_name_is_found_that_is_free(tmp_path: Path) -> None:
+    wanted = tmp_path / "clip.unreadable"
+    found = []
+    for make in (Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere"), Path.touch):
+        found.append(fsops.free_name(wanted).name)
+        make(tmp_path / found[-1])
+    assert found == ["clip.unreadable", *(f"clip.unreadable.{number}" for number in (2, 3, 4))]
 
 
 def test_a_move_is_durable_at_its_destination_first(tmp_path: Path) -> None:
@@ -207,10 +217,8 @@ def test_emptying_the_trash_spares_what_its_links_point_to(tmp_path: Path) -> No
 
 def test_a_sweep_takes_our_own_unfinished_files_and_no_others(tmp_path: Path) -> None:
     ours = [fsops.part_of(tmp_path / "deep" / name) for name in ("a.png", "two\nlines.mp4", "é")]
-    theirs = [
-        tmp_path / "deep" / name
-        for name in ("a.png", "a.part", ".a.png.part", ".a.1-2.partial", "a.1-2.part", ".1-2.part", ".a.x-2.part", ".hidden")
-    ]  # fmt: skip
+    others = ["a.png", "a.part", ".a.png.part", ".a.1-2.partial", "a.1-2.part", ".1-2.part", ".a.x-2.part", ".hidden"]
+    theirs = [tmp_path / "deep" / name for name in others]
     (tmp_path / "deep").mkdir()
     for path in ours + theirs:
         path.touch()
@@ -347,7 +355,7 @@ def test_a_file_may_be_called_like_a_protected_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
 def test_a_full_disk_has_a_name_and_other_faults_keep_theirs(tmp_path: Path, act: str, code: int) -> None:
     _furnish(tmp_path / "a", tmp_path / "b")
-    count = len(_steps(lambda: _acts(tmp_path / "a", tmp_path / "b")[act]()))
+    count = len(_steps(_acts(tmp_path / "a", tmp_path / "b")[act]))
     for number in range(count):
         place = tmp_path / str(number)
         _furnish(place / "a", place / "b")
@@ -414,11 +422,18 @@ def test_a_lock_outlives_its_holder_in_its_children(tmp_path: Path) -> None:
         os.close(lock)
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from core import fsops
+for number in range(200):
+    fsops.append(Path(sys.argv[1]), sys.argv[2] * (number * 37 % 3000 + 1))
+"""
+
+
 def test_lines_of_several_processes_never_mix(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = "import sys; from pathlib import Path; from core import fsops\n" \
-           "for n in range(200): fsops.append(Path(sys.argv[1]), sys.argv[2] * (n * 37 % 3000 + 1))"  # fmt: skip
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(log), mark]) for mark in "ab"]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(log), mark]) for mark in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     lines = log.read_text().splitlines()
     assert len(lines) == 400
