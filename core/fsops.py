@@ -199,9 +199,14 @@ def copy(source: Path, final: Path, *, max_bytes: int = sys.maxsize) -> str:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file or folder durably, on one file system. Raises ``FileExistsError`` rather than replace anything."""
+    """Rename a file or folder durably, on one file system. Raises ``FileExistsError`` rather than replace anything.
+
+    A file is fsynced first: it may be one that an operator dropped a moment ago, and be in memory alone.
+    """
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "already there", str(target))
+    if source.is_file() and not source.is_symlink():
+        sync_file(source)
     _rename(source, target)
     _sync_parents(source, target)
 

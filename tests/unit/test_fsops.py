@@ -174,6 +174,7 @@ def test_a_move_is_durable_at_its_destination_first(tmp_path: Path) -> None:
     fsops.seam = lambda name, paths: steps.append((name, paths[-1]))
     fsops.move(tmp_path / "here" / "a", tmp_path / "there" / "a")
     assert steps == [
+        ("fsync", tmp_path / "here" / "a"),
         ("rename", tmp_path / "there" / "a"),
         ("fsync_folder", tmp_path / "there"),
         ("fsync_folder", tmp_path / "here"),

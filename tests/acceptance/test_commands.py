@@ -1,0 +1,120 @@
+"""The command line as an operator uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.contract import VideoMeta, load
+from core.process import run
+from core.work import unwatched
+from tests.acceptance.processes import Household
+from tests.house import SIDECAR, picture
+from tests.waiting import children, until
+
+
+def dropreel(*words: str, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Run a command to its end: exit status, stdout, stderr."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DROPREEL")}
+    done = subprocess.run(
+        [sys.executable, "-m", "daemons.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(240)
+def test_demo_brings_back_a_playable_clip_and_leaves_no_process(tmp_path: Path) -> None:
+    motion = tmp_path / "m.json"
+    motion.write_text(json.dumps({**SIDECAR, "duration_sec": 4.0}))
+    image = tmp_path / "my [1] picture.png"
+    image.write_bytes(picture(1, (1024, 576)))
+    before = children()
+    status, out, err = dropreel(
+        "demo", "--home", str(tmp_path / "demo"), "--keyframe", str(image), "--motion", str(motion)
+    )
+    assert status == 0, err
+    (video,) = (tmp_path / "demo/mac/results").rglob("*.mp4")
+    meta = load(VideoMeta, video.with_name(f"{video.stem}.video_meta.json"))
+    assert (meta.frames, meta.fps, meta.width, meta.height, meta.outcome) == (120, 30, 1024, 576, "pass")
+    for word in (video.name, "1024×576", "120 at 30", "pass"):
+        assert word in out
+    assert children() == before
+    assert not [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
+    assert run(
+        ["cmp", str(image), *map(str, (tmp_path / "demo/mac/__video_keyframes/sent").rglob("*.png"))],
+        unwatched,
+        limit=10,
+    )
+
+
+@pytest.mark.parametrize("role", ["mac", "gpu", "both"])
+def test_init_makes_the_folders_of_its_role_and_never_a_second_home(tmp_path: Path, role: str) -> None:
+    home = tmp_path / "home"
+    assert dropreel("init", str(home), "--role", role)[0] == 0
+    halves = {"mac": {"mac"}, "gpu": {"gpu"}, "both": {"mac", "gpu"}}[role]
+    assert {path.name for path in home.iterdir() if path.is_dir()} == halves
+    assert f'role = "{role}"' in (home / "dropreel.toml").read_text()
+    status, _, err = dropreel("init", str(home))
+    assert status == 1
+    assert "There is a home" in err
+
+
+def test_check_says_what_is_wrong_and_exits_with_1(tmp_path: Path) -> None:
+    image, sidecar = tmp_path / "a.png", tmp_path / "a.motion.json"
+    image.write_bytes(picture(1, (1024, 576)))
+    sidecar.write_text(json.dumps({**SIDECAR, "duration_sec": 6.0}))
+    assert dropreel("check", str(image)) == (0, f"ok       {image}\n", "")
+    sidecar.write_text(json.dumps({**SIDECAR, "duration_sec": 6.0, "end_frame": [0.5, 0.5, 1.5, 1.0]}))
+    status, out, _ = dropreel("check", str(tmp_path), "--json")
+    assert status == 1
+    (finding,) = next(iter(json.loads(out).values()))
+    assert (finding["code"], finding["field"]) == ("rect_outside_image", "end_frame")
+    status, _, err = dropreel("check", str(tmp_path / "nothing"))
+    assert status == 1
+    assert "There is no" in err
+
+
+def test_schema_and_tail_and_a_missing_home(tmp_path: Path) -> None:
+    assert set(json.loads(dropreel("schema")[1])) >= {"manifest", "motion_sidecar", "video_meta"}
+    assert dropreel("schema", "nothing")[0] == 1
+    status, _, err = dropreel("status", cwd=tmp_path)
+    assert status == 78
+    assert "dropreel init" in err
+    dropreel("init", str(tmp_path))
+    assert dropreel("run", "intake", "--once", cwd=tmp_path)[0] == 0
+    assert "daemon.started" in dropreel("tail", "intake", "--no-follow", cwd=tmp_path)[1]
+    status, _, err = dropreel("run", "qa", "--worker", "../x", cwd=tmp_path)
+    assert status == 78
+    assert "A worker is called by" in err
+
+
+@pytest.mark.timeout(60)
+def test_up_restarts_what_dies_and_leaves_alone_what_it_cannot_configure(tmp_path: Path) -> None:
+    house = Household(tmp_path / "home")
+    try:
+        up = house.dropreel("up")
+        log = house.gpu / "logs/qa@cpu0.log"
+
+        def starts() -> int:
+            return log.read_text().count("daemon.started") if log.exists() else 0
+
+        until(lambda: starts() == 1, "qa runs")
+        pid = int(log.read_text().split("pid=")[1].split()[0])
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: starts() == 2, "qa runs again")
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(15) == 0
+    finally:
+        house.close()
