@@ -125,6 +125,19 @@ def part_of(final: Path) -> Path:
     return final.with_name(f".{final.name}.{os.getpid()}-{next(_serial)}{PART}")
 
 
+@contextlib.contextmanager
+def _part_for(final: Path) -> Iterator[Path]:
+    """A name to write under that is gone again if the writing fails."""
+    guard(final)
+    part = part_of(final)
+    try:
+        yield part
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
 def publish(part: Path, final: Path) -> None:
     """Fsync ``part``, rename it to ``final`` (replacing what is there), fsync the folder."""
     sync_file(part)
@@ -137,9 +150,7 @@ def write(final: Path, data: bytes, *, durable: bool = True) -> None:
 
     Without ``durable`` a power cut may bring back what was there before; never less than one or the other.
     """
-    guard(final)
-    part = part_of(final)
-    try:
+    with _part_for(final) as part:
         with _step("write", part):
             part.write_bytes(data)
         if durable:
@@ -147,10 +158,6 @@ def write(final: Path, data: bytes, *, durable: bool = True) -> None:
         else:
             sync_file(part)
             _rename(part, final)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def read(source: Path, max_bytes: int) -> bytes:
@@ -181,20 +188,14 @@ def copy(source: Path, final: Path, *, max_bytes: int = sys.maxsize) -> str:
 
     Raises ``OSError`` (ELOOP for a link, EINVAL for what is no plain file, EFBIG beyond ``max_bytes``), ``DiskFull``.
     """
-    guard(final)
-    part = part_of(final)
     digest = hashlib.sha256()
-    try:
+    with _part_for(final) as part:
         with _step("write", part), part.open("wb") as out:
             for chunk in _chunks(source, max_bytes):
                 digest.update(chunk)
                 out.write(chunk)
         sync_file(part)
         _rename(part, final)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from core import fsops, receipt
 from core.contract import BATCH_ID
-from core.errors import DiskFull, DropreelError, Refused, Stopped
+from core.errors import BadSettings, DiskFull, DropreelError, Refused, Stopped
 from core.home import Home
 from core.settings import Settings
 from core.tracker import FileTracker
@@ -30,6 +30,9 @@ class CourierDaemon(Daemon):
         self._lock = fsops.hold(self.mac.state / "locks" / "courier")
         self.log = runtime.log
         self.tracker = FileTracker(self.mac.logs, "courier")
+        if not home.gpu.root.is_dir():  # else it would carry everything into a folder that nobody looks into
+            raise BadSettings("transport.kind = \"local\" carries to the server's half of this same home, and there is "
+                              "none. Make the home with --role both.")  # fmt: skip
         mac = self.mac
         fsops.sweep(mac.acks, mac.incoming, mac.result_acks, mac.results)
         for ack in mac.result_acks.glob("[!.]*.json"):  # what was placed before a crash need not be fetched again

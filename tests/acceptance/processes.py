@@ -10,28 +10,12 @@ from pathlib import Path
 
 from core import fsops
 from core.settings import load_settings
+from tests.house import TINY
 
-SMALL = """
-role = "both"
-[hot_folder]
-settle_seconds = 0.1
-sidecar_grace_seconds = 0.1
-batch_seconds = 0.1
-incomplete_seconds = 0.5
-[output]
-portrait = [64, 96]
-landscape = [96, 64]
-fps = 10
-[motion]
-duration_min = 0.3
-[image]
-min_side = 32
-[encode]
-preset = "ultrafast"
-[rooms]
-low_water_mb = 0
-high_water_mb = 0
-"""
+SMALL = TINY.replace(
+    "settle_seconds = 2.0", "settle_seconds = 0.1\nsidecar_grace_seconds = 0.1\nincomplete_seconds = 0.5"
+).replace("batch_seconds = 3.0", "batch_seconds = 0.1")
+"""The same small clips as in ``tests.house``, for people who do not like to wait."""
 
 
 class Household:
