@@ -34,7 +34,7 @@ def run(count: int = 1000, pictures: Path | None = None) -> list[Row]:
     """Seconds for ``count`` keyframes with their sidecars; settle and batch waits pass on a clock of their own."""
     ours = floor = 0.0
     taken = 0
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:  # /tmp may be no disk at all
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:  # /tmp may be no disk at all
         house = House(Path(name) / "home", SETTINGS)
         house.start()
         keyframes = house.daemons[0]

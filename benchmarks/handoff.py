@@ -48,7 +48,7 @@ def run(clips: int = 200) -> list[Row]:
     """Milliseconds a hand-off, medians, the three in turn."""
     ours: list[float] = []
     theirs: dict[bool, list[float]] = {True: [], False: []}
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:  # /tmp may be no disk at all
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:  # /tmp may be no disk at all
         root = Path(name)
         first, second = _room(root, "generate"), _room(root, "interpolate")
         worker = Worker(first, "gpu0")

@@ -32,7 +32,7 @@ MOTION = {**SIDECAR, "start_frame": [0.1, 0.1, 0.9, 0.9], "end_frame": [0.3, 0.3
 def run(clips: int = 3, pictures: Path | None = None) -> list[Row]:
     """Seconds a clip, medians; one clip at a time."""
     taken, worked = [], []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:  # /tmp may be no disk at all
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:  # /tmp may be no disk at all
         root = Path(name) / "home"
         subprocess.run([sys.executable, "-m", "daemons.cli", "init", str(root)], check=True, stdout=subprocess.DEVNULL)
         settings, home = load_settings(root)
