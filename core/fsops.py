@@ -99,14 +99,6 @@ def sync_folder(path: Path) -> None:
     _sync("fsync_folder", path, os.O_DIRECTORY)
 
 
-def sync_tree(folder: Path) -> None:
-    """Bring everything in a folder to the disk, the leaves first."""
-    for root, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            sync_file(Path(root, name))
-        sync_folder(Path(root))
-
-
 def _rename(source: Path, target: Path) -> None:
     guard(source)
     guard(target)

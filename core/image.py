@@ -70,14 +70,6 @@ def open_image(path: Path, limits: ImageLimits) -> npt.NDArray[np.uint8]:
     return decode(_read(path, limits), path.name, limits).pixels
 
 
-def image_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
-    """Width and height of the upright image; nothing is decoded. Raises as ``open_image`` does."""
-    data = _read(path, limits)
-    with _refusing(path.name):
-        header = _inspect(data, limits)
-    return header.size if header.turn < 5 else header.size[::-1]
-
-
 def decode(data: bytes, name: str, limits: ImageLimits) -> Picture:
     """Decode the bytes of the image file ``name`` to the last row. Raises ``Refused``, and nothing else."""
     notes: list[Finding] = []

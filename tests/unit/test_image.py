@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from core.errors import Refused
-from core.image import ImageLimits, Picture, decode, image_size, open_image
+from core.image import ImageLimits, Picture, decode, open_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -348,7 +348,6 @@ def test_every_orientation_gives_the_same_upright_picture(form: str, orientation
     order = "<" if orientation % 2 else ">"
     path = tmp_path / "a.png"
     path.write_bytes(with_exif(form, np.ascontiguousarray(stored(upright, orientation)), exif(orientation, order)))
-    assert image_size(path, SMALL) == (48, 32)
     np.testing.assert_allclose(open_image(path, SMALL), upright, atol=2)
 
 
@@ -593,12 +592,11 @@ def header_only(form: str, width: int, height: int) -> bytes:
 def test_what_is_too_large_is_told_from_the_header(form: str, tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(header_only(form, 16_000, 15_000))
-    for look in (open_image, image_size):
-        with pytest.raises(Refused, match="240,000,000 pixels") as caught:
-            look(path, ImageLimits())
-        finding = caught.value.finding
-        assert (finding.code, finding.file) == ("image_too_large", "huge.png")
-        assert (finding.value, finding.limit) == (240_000_000, 40_000_000)
+    with pytest.raises(Refused, match="240,000,000 pixels") as caught:
+        open_image(path, ImageLimits())
+    finding = caught.value.finding
+    assert (finding.code, finding.file) == ("image_too_large", "huge.png")
+    assert (finding.value, finding.limit) == (240_000_000, 40_000_000)
 
 
 def test_a_long_side_is_refused() -> None:
