@@ -794,7 +794,8 @@ def test_heic_without_its_extra_says_how_to_convert(monkeypatch: pytest.MonkeyPa
 
 
 def test_heic_with_its_extra() -> None:
-    heif = pytest.importorskip("pillow_heif")
+    import pillow_heif as heif
+
     colours = [(250, 10, 20), (0, 128, 255), (90, 90, 90), (255, 255, 0)]
     upright = patches(colours, 32)
     file = io.BytesIO()
