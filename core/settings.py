@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.resources
 import os
 import tomllib
@@ -124,13 +125,34 @@ class InterpolateSettings(Section):
     mode: Mode = Mode.time_true
 
 
+Host = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9:.][A-Za-z0-9:._%-]*)?$")]
+"""A host's name or address; it ends up in a configuration file of ssh, so nothing else can be in it."""
+
+
 class TransportSettings(Section):
     """How the two halves reach each other."""
 
-    kind: Literal["local"] = "local"
-    """``local``: both halves are in this home."""
+    kind: Literal["local", "rsync"] = "local"
+    """``local``: both halves are in this home; ``rsync``: the server is another machine, reached by ssh."""
+    host: Host = ""
+    port: int = Field(default=22, ge=1, le=65535)
+    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")] = "dropreel"
+    keys: Path = Path("ssh")
+    """The folder of ``inbox_ed25519``, ``outbox_ed25519`` and ``known_hosts``: in the home, or absolute."""
+    rsync: str = "rsync"
+    """This machine's rsync: a name, or a path."""
+    bandwidth_kib: int = Field(default=0, ge=0)
+    """KiB a second, each way; 0 is no limit."""
+    look_seconds: float = Field(default=5.0, gt=0)
+    """How often the server is asked what it has."""
     resend_seconds: float = Field(default=60.0, gt=0)
     """A batch that the server has not acknowledged is sent again after so long."""
+
+    @model_validator(mode="after")
+    def _has_host(self) -> Self:
+        if self.kind == "rsync" and not self.host:
+            raise ValueError('kind = "rsync" needs the server\'s host')
+        return self
 
 
 WORKER_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
@@ -178,10 +200,66 @@ class RoomSettings(Section):
     bounds: RoomBounds = RoomBounds()
     workers: RoomWorkers = RoomWorkers()
     max_attempts: int = Field(default=5, ge=1)
+
+
+class DiskSettings(Section):
+    """When a disk is too full to begin anything."""
+
     low_water_mb: int = Field(default=2048, ge=0)
-    """With less free than this a room claims nothing."""
+    """With less free than this nothing new is begun."""
     high_water_mb: int = Field(default=4096, ge=0)
     """Having stopped so, it goes on when so much is free again."""
+
+    @model_validator(mode="after")
+    def _is_above(self) -> Self:
+        if self.high_water_mb < self.low_water_mb:
+            raise ValueError("high_water_mb is below low_water_mb")
+        return self
+
+
+class PruneSettings(Section):
+    """What ``dropreel prune`` deletes, by age in days; 0 keeps it for ever."""
+
+    sent_days: int = Field(default=0, ge=0)
+    """On the Mac: originals in ``sent/`` whose clips have all come back well."""
+    failed_days: int = Field(default=30, ge=0)
+    """On the server: clips and batches that were given up."""
+    memory_days: int = Field(default=90, ge=0)
+    """On both: what is remembered of batches long done, by which a repeat is known."""
+    log_days: int = Field(default=90, ge=0)
+    """Logs that are no longer written to."""
+
+
+class NotifySettings(Section):
+    """Who is told of trouble."""
+
+    urls: list[str] = []
+    """Where to, in Apprise's notation: ``macosx://``, ``json://host/path``, ``mailtos://…``; none, and nobody is."""
+    quiet_from: dt.time | None = None
+    """From this time of the day, local, what can wait is held back,"""
+    quiet_until: dt.time | None = None
+    """until this one."""
+    repeat_hours: float = Field(default=6.0, gt=0)
+    """A trouble that lasts is told again after so long."""
+    link_minutes: float = Field(default=5.0, gt=0)
+    """A server that does not answer for so long is trouble;"""
+    stalled_minutes: float = Field(default=20.0, gt=0)
+    """so is a room whose oldest clip waits or is worked on for so long."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.quiet_from is None) != (self.quiet_until is None):
+            raise ValueError("quiet_from and quiet_until go together")
+        return self
+
+
+class MetricsSettings(Section):
+    """Figures for Prometheus."""
+
+    folder: Path | None = None
+    """Where the ``.prom`` files go, for node_exporter's textfile collector; without, to ``state/metrics``."""
+    gpu_dollars_per_hour: float = Field(default=0.40, ge=0)
+    """What an hour of one GPU costs."""
 
 
 class DaemonSettings(Section):
@@ -212,10 +290,14 @@ class Settings(BaseSettings):
     image: ImageLimits = ImageLimits()
     transport: TransportSettings = TransportSettings()
     rooms: RoomSettings = RoomSettings()
+    disk: DiskSettings = DiskSettings()
     interpolate: InterpolateSettings = InterpolateSettings()
     qa: QaThresholds = QaThresholds()
     encode: EncodeSettings = EncodeSettings()
     daemons: DaemonSettings = DaemonSettings()
+    prune: PruneSettings = PruneSettings()
+    notify: NotifySettings = NotifySettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def mac(self) -> bool:

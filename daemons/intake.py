@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from core import delivery, fsops
 from core.admission import Admission, NotYet
 from core.contract import ResultAck, load
+from core.disk import DiskGuard
 from core.drops import Settler
 from core.errors import DiskFull, DropreelError, Refused, Stopped
 from core.home import Home
@@ -39,6 +39,8 @@ class IntakeDaemon(Daemon):
         self._settler: Settler[Path] = Settler()
         self._missing: dict[Path, str] = {}
         self._trouble_until: dict[Path, float] = {}
+        self.disk = DiskGuard(self.gpu.root, settings.disk, runtime.clock)
+        self._held = ""
         self._recovered = False
         fsops.sweep(self.gpu.batch_acks, self.room.root)
 
@@ -58,7 +60,7 @@ class IntakeDaemon(Daemon):
             self.admission.recover()
         did = self._release()
         did |= self._finish()
-        if self.room.paused or shutil.disk_usage(self.gpu.root).free < self.settings.rooms.low_water_mb << 20:
+        if self._must_wait():
             return IDLE
         arrivals = self.admission.arrivals()
         rested = self._settler.look({path: _identity(path) for path in arrivals}, self.runtime.clock())
@@ -68,6 +70,14 @@ class IntakeDaemon(Daemon):
             wait = min(wait, again_in if again_in > 0 else self._admit(path, rested[path]))
             self.runtime.breathe()
         return AGAIN if did else wait
+
+    def _must_wait(self) -> bool:
+        """Whether no batch may be taken in now; says why once, when it changes."""
+        reason = "paused" if self.room.paused else "disk is low" if self.disk.low else ""
+        if reason != self._held:
+            self.log.info("room.held" if reason else "room.open", **({"reason": reason} if reason else {}))
+            self._held = reason
+        return reason != ""
 
     def _admit(self, path: Path, rested: float) -> float:
         """Take one batch in; the seconds until it may be whole where it is not. Its trouble is its own."""

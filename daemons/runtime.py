@@ -23,7 +23,7 @@ from core.rooms import ClipFolder
 from core.settings import DaemonSettings
 from core.watch import Hint, Wake, Watcher
 from core.work import Report
-from daemons.notify import Notifier
+from daemons.sd_notify import Notifier
 
 AGAIN = 0.0
 """``step`` did something; there may be more."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 from core import delivery, fsops
 from core.contract import Failure, Rejection, StageRecord, now
+from core.disk import DiskGuard
 from core.errors import Cancelled, DiskFull, Refused, Stopped, UnreadableClip
 from core.home import REASON_FILE, STAGES, GpuHalf, Home
 from core.logs import Logger
@@ -19,9 +18,6 @@ from core.tracker import FileTracker
 from core.watch import Hint
 from core.work import Report
 from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
-
-DISK_FULL_SECONDS = 30.0
-"""After the disk was full nothing is begun for so long, however much seems to be free."""
 
 
 class StageDaemon(Daemon):
@@ -41,8 +37,7 @@ class StageDaemon(Daemon):
         following = STAGES[STAGES.index(self.stage) + 1 :]
         self.next = room_of(self.home, following[0], settings) if following else None
         self.worker = Worker(self.room, worker)
-        self._short_of_disk = False
-        self._full_until = -math.inf
+        self.disk = DiskGuard(self.home.root, settings.disk, runtime.clock)
         self._held = ""
 
     @abstractmethod
@@ -69,7 +64,7 @@ class StageDaemon(Daemon):
             for path in self.worker.orphans():
                 self._recover(ClipFolder.open(path))
             if self._must_wait():
-                return max(0.0, self._full_until - self.runtime.clock()) or IDLE
+                return self.disk.again_in or IDLE
             folder = self.worker.claim()
         except UnreadableClip as error:
             self._set_aside(error)
@@ -85,7 +80,7 @@ class StageDaemon(Daemon):
             reason = "paused"
         elif self.next is not None and self.next.full:
             reason = f"{self.next.name} is full"
-        elif self._disk_is_low():
+        elif self.disk.low:
             reason = "disk is low"
         else:
             reason = ""
@@ -93,14 +88,6 @@ class StageDaemon(Daemon):
             self.log.info("room.held" if reason else "room.open", **({"reason": reason} if reason else {}))
             self._held = reason
         return reason != ""
-
-    def _disk_is_low(self) -> bool:
-        if self.runtime.clock() < self._full_until:
-            return True
-        rooms = self.settings.rooms
-        mark = rooms.high_water_mb if self._short_of_disk else rooms.low_water_mb
-        self._short_of_disk = shutil.disk_usage(self.home.root).free < mark << 20
-        return self._short_of_disk
 
     def _recover(self, folder: ClipFolder) -> None:
         """Put a dead worker's clip back, or give it up when it has killed its workers too often."""
@@ -120,8 +107,7 @@ class StageDaemon(Daemon):
             self._attempt(folder)
         except DiskFull as error:
             self.log.error("disk.full", clip=folder.clip.clip_id, reason=str(error))
-            self._short_of_disk = True  # nothing is claimed until the high-water mark
-            self._full_until = self.runtime.clock() + DISK_FULL_SECONDS
+            self.disk.found_full()
             self.worker.hindmost.add(folder.clip.clip_id)
             if folder.path.exists():
                 self.worker.give_back(folder, count_attempt=False)

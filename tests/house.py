@@ -41,7 +41,7 @@ duration_min = 0.3
 min_side = 32
 [encode]
 preset = "ultrafast"
-[rooms]
+[disk]
 low_water_mb = 0
 high_water_mb = 0
 """

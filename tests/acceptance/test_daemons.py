@@ -139,7 +139,7 @@ def test_a_frozen_worker_does_not_hold_its_clip_for_ever(make: Callable[..., Hou
 
 @pytest.mark.timeout(120)
 def test_a_clip_that_kills_its_workers_ends_in_failed_and_the_operator_hears(make: Callable[..., Household]) -> None:
-    house = make(BIG.replace("[rooms]", "[rooms]\nmax_attempts = 2"))
+    house = make(BIG + "\n[rooms]\nmax_attempts = 2\n")
     _feed(house, 1, duration_sec=8.0)
     (waiting,) = (house.gpu / "rooms/generate/ready").iterdir()
     for attempt in (1, 2):

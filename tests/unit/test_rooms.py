@@ -236,7 +236,7 @@ def test_a_full_room_holds_back_the_one_in_front(tmp_path: Path) -> None:
 
 def test_with_little_disk_left_nothing_is_begun(tmp_path: Path) -> None:
     with at_work(tmp_path / "home") as house:
-        house.settings.rooms.low_water_mb = house.settings.rooms.high_water_mb = 1 << 40
+        house.settings.disk.low_water_mb = house.settings.disk.high_water_mb = 1 << 40
         put_in(Room(house.home.gpu.rooms / "generate"))
         house.drop("later")
         settle(house)
