@@ -13,6 +13,7 @@ SETTINGS_FILE = "dropreel.toml"
 HOT_FOLDER = "__video_keyframes"
 MANIFEST_FILE = "manifest.json"
 REASON_FILE = "reason.json"
+STATUS_FILE = "status.json"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class MacHalf:
         return self.state / "result_acks"
 
     @property
+    def server(self) -> Path:
+        """What the courier saw at the server when it last looked: its ``status.json``, the names in its outbox."""
+        return self.state / "server"
+
+    @property
     def logs(self) -> Path:
         """One log a daemon."""
         return self.root / "logs"
@@ -87,7 +93,7 @@ class MacHalf:
     def folders(self) -> tuple[Path, ...]:
         """All that must be there before a daemon starts."""
         return (self.hot, self.sent, self.rejected, self.outbox, self.results, self.building, self.taken, self.acks,
-                self.incoming, self.result_acks, self.state / "trash", self.logs)  # fmt: skip
+                self.incoming, self.result_acks, self.server, self.state / "trash", self.logs)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,11 @@ class GpuHalf:
     def batch_acks(self) -> Path:
         """Our acknowledgements of batches, and the memory of the batches that were taken."""
         return self.outbox / "acks"
+
+    @property
+    def status(self) -> Path:
+        """How the server stands, for the Mac."""
+        return self.outbox / STATUS_FILE
 
     @property
     def state(self) -> Path:

@@ -75,6 +75,7 @@ def run(
     limit: float,
     stdin: Iterable[memoryview | bytes] | None = None,
     on_line: Callable[[str], float | None] | None = None,
+    cwd: Path | None = None,
 ) -> Output:
     """Run a program to its end, from the main thread or one that lives as long as this process.
 
@@ -86,6 +87,7 @@ def run(
             next one should take no longer than a tick. A child that stops reading is no error here: how it
             ends says whether it was one. Without, its stdin is empty.
         on_line: called with each line of stdout; a number that it returns is the new fraction.
+        cwd: the folder in which it works; this process's own without.
 
     Raises:
         ProgramMissing: there is no such program.
@@ -99,7 +101,7 @@ def run(
         raise ProgramMissing(argv[0])
     name = Path(program).name
     begun = due = time.monotonic()
-    with _start([program, *argv[1:]], fed=stdin is not None) as child:
+    with _start([program, *argv[1:]], fed=stdin is not None, cwd=cwd) as child:
         try:
             with selectors.DefaultSelector() as selector:
                 stdout = _Stream(child.stdout, selector, on_line)
@@ -128,7 +130,7 @@ def run(
     return Output(stdout.text, stderr.text)
 
 
-def _start(argv: Sequence[str], *, fed: bool) -> subprocess.Popen[bytes]:
+def _start(argv: Sequence[str], *, fed: bool, cwd: Path | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         tethered(argv),
         stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
@@ -136,6 +138,7 @@ def _start(argv: Sequence[str], *, fed: bool) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         bufsize=0,
         process_group=0,
+        cwd=cwd,
         # On purpose: Python's descriptors are not inheritable unless marked (PEP 446), and the one that is
         # marked is the worker's lock, by fsops.lock. A child must hold it until it is dead: see the top.
         close_fds=False,

@@ -1,95 +1,174 @@
-"""The few verbs by which the two halves reach each other; here as copies on one disk."""
+"""The four verbs by which the two halves reach each other: copies on one disk, or rsync over ssh between machines."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core import fsops
 from core.contract import CLIP_ID
-from core.home import MANIFEST_FILE, GpuHalf
+from core.home import MANIFEST_FILE, STATUS_FILE, GpuHalf, MacHalf
+from core.rsync import Incomplete, Rsync, probe
+from core.settings import TransportSettings
+from core.ssh import INBOX, OUTBOX, Ssh
 from core.work import Report
+
+BATCHES = "20??????_??????"
+"""The names of batches, as a pattern for ``glob`` and for rsync's filters alike."""
+
+
+class Result(NamedTuple):
+    """A result that waits on the server."""
+
+    batch_id: str
+    clip_id: str
 
 
 class Transport(Protocol):
     """What the courier asks of the way to the server.
 
-    Every verb may be repeated, may deliver nothing, and may raise ``OSError``: only an acknowledgement is believed.
+    Every verb may be repeated, may deliver nothing or part, and may raise ``OSError`` or ``DropreelError``: only an
+    acknowledgement is believed.
     """
 
-    def push_batch(self, batch: Path, report: Report) -> None:
-        """Send a batch's folder into the server's inbox, the manifest last."""
+    together: int
+    """How many batches, or results, one call had best carry."""
 
-    def fetch_batch_ack(self, batch_id: str, into: Path) -> bool:
-        """Bring the server's answer to a batch; False where there is none yet."""
+    def look(self, unanswered: Sequence[str]) -> list[Result]:
+        """Bring the server's answers to these batches, where there are any; the results that wait, the oldest first."""
         ...
 
-    def results(self) -> Iterator[tuple[str, str]]:
-        """The results that wait on the server, as (batch_id, clip_id), the oldest first."""
-        ...
+    def push(self, batches: Sequence[Path]) -> None:
+        """Send batches' folders into the server's inbox, the manifests last."""
 
-    def fetch_result(self, batch_id: str, clip_id: str, into: Path) -> None:
-        """Bring the files of one result into a folder."""
+    def fetch(self, results: Sequence[Result]) -> None:
+        """Bring the files of results into ``state/incoming/<batch_id>/<clip_id>/``."""
 
-    def push_result_ack(self, ack: Path) -> None:
-        """Tell the server that a result is here."""
+    def acknowledge(self, acks: Sequence[Path]) -> None:
+        """Tell the server which results are here."""
 
 
 class LocalTransport:
     """Both halves on one disk: what rsync does between machines, done by copying."""
 
-    def __init__(self, gpu: GpuHalf) -> None:
-        self._gpu = gpu
+    together = 1
+
+    def __init__(self, mac: MacHalf, gpu: GpuHalf, report: Report) -> None:
+        self._mac, self._gpu, self._report = mac, gpu, report
         fsops.sweep(gpu.inbox)
 
-    def push_batch(self, batch: Path, report: Report) -> None:
-        """Copy what is missing, then the manifest."""
-        target = self._gpu.inbox / batch.name
-        fsops.make_folder(target)
-        payload = sorted(path for path in batch.iterdir() if path.name != MANIFEST_FILE)
-        for number, path in enumerate(payload):
-            report(number / len(payload))
-            there = target / path.name
-            if not there.exists() or there.stat().st_size != path.stat().st_size:
-                fsops.copy(path, there)
-        fsops.sync_folder(target)
-        fsops.copy(batch / MANIFEST_FILE, target / MANIFEST_FILE)
-        fsops.sync_folder(target)
+    def look(self, unanswered: Sequence[str]) -> list[Result]:
+        """Copy the answers, list the outbox."""
+        for batch_id in unanswered:
+            _copy_answer(self._gpu.batch_acks, batch_id, self._mac)
+        return list(waiting(self._gpu.outbox))
 
-    def fetch_batch_ack(self, batch_id: str, into: Path) -> bool:
-        """Copy the answer, if there is one."""
-        name = f"{batch_id}.json"
-        try:
-            fsops.copy(self._gpu.batch_acks / name, into / name)
-        except FileNotFoundError:
-            return False
-        fsops.sync_folder(into)
-        return True
+    def push(self, batches: Sequence[Path]) -> None:
+        """Copy what is missing, then the manifests."""
+        for batch in batches:
+            target = self._gpu.inbox / batch.name
+            fsops.make_folder(target)
+            payload = sorted(path for path in batch.iterdir() if path.name != MANIFEST_FILE)
+            for number, path in enumerate(payload):
+                self._report(number / len(payload))
+                there = target / path.name
+                if not there.exists() or there.stat().st_size != path.stat().st_size:
+                    fsops.copy(path, there)
+            fsops.sync_folder(target)
+            fsops.copy(batch / MANIFEST_FILE, target / MANIFEST_FILE)
+            fsops.sync_folder(target)
 
-    def results(self) -> Iterator[tuple[str, str]]:
-        """List the outbox."""
-        for batch in sorted(self._gpu.outbox.glob("????????_??????")):
-            for result in _entries(batch):
-                if re.fullmatch(CLIP_ID, result.name):
-                    yield batch.name, result.name
-
-    def fetch_result(self, batch_id: str, clip_id: str, into: Path) -> None:
+    def fetch(self, results: Sequence[Result]) -> None:
         """Copy the files, whatever they are: the meta says which of them count."""
-        fsops.make_folder(into)
-        for path in sorted((self._gpu.outbox / batch_id / clip_id).iterdir()):
-            fsops.copy(path, into / path.name)
-        fsops.sync_folder(into)
+        for batch_id, clip_id in results:
+            incoming = self._mac.incoming / batch_id / clip_id
+            fsops.make_folder(incoming)
+            with contextlib.suppress(FileNotFoundError):  # it was released this moment
+                for path in sorted((self._gpu.outbox / batch_id / clip_id).iterdir()):
+                    self._report(0.0)
+                    fsops.copy(path, incoming / path.name)
+            fsops.sync_folder(incoming)
 
-    def push_result_ack(self, ack: Path) -> None:
-        """Copy it."""
-        fsops.copy(ack, self._gpu.result_acks / ack.name)
+    def acknowledge(self, acks: Sequence[Path]) -> None:
+        """Copy them."""
+        for ack in acks:
+            fsops.copy(ack, self._gpu.result_acks / ack.name)
         fsops.sync_folder(self._gpu.result_acks)
 
 
-def _entries(folder: Path) -> list[Path]:
+class RsyncTransport:
+    """Two machines: rsync over ssh, one key for the server's inbox and one for its outbox."""
+
+    together = 16
+
+    def __init__(self, mac: MacHalf, root: Path, settings: TransportSettings, report: Report) -> None:
+        """Raises ``BadSettings`` where rsync, a key or the server's host key is missing."""
+        self._mac = mac
+        self.flavour = probe(settings.rsync, report)
+        Ssh(root, settings).write_config(mac.state)
+        self._rsync = Rsync(settings, mac.state, report)
+
+    def look(self, unanswered: Sequence[str]) -> list[Result]:
+        """Mirror the names of the outbox, the answers asked for and the server's status into ``state/server/``."""
+        mirror = self._mac.server
+        answers = [f"+/acks/{batch_id}.json" for batch_id in unanswered]
+        rules = [f"+/{STATUS_FILE}", "+/acks/", *answers, f"+/{BATCHES}/", f"+/{BATCHES}/*/", "-*"]
+        self._rsync(f"{OUTBOX}:./", f"{mirror}/", rules, "--delete")
+        for batch_id in unanswered:
+            if _copy_answer(mirror / "acks", batch_id, self._mac):
+                fsops.remove(mirror / "acks" / f"{batch_id}.json")
+        return list(waiting(mirror))
+
+    def push(self, batches: Sequence[Path]) -> None:
+        """One call for the files, a second for the manifests: within one call rsync promises no order."""
+        source, target = f"{self._mac.outbox}/", f"{INBOX}:./"
+        folders = [f"+/{batch.name}/" for batch in batches]
+        trouble: Incomplete | None = None
+        try:
+            self._rsync(source, target, [f"-/*/{MANIFEST_FILE}", *folders, "-/*", "+*"])
+        except Incomplete as error:  # one bad file must not hold up the other batches; its own is not acknowledged
+            trouble = error
+        self._rsync(source, target, [*folders, f"+/*/{MANIFEST_FILE}", "-*"])
+        if trouble is not None:
+            raise trouble
+
+    def fetch(self, results: Sequence[Result]) -> None:
+        """Bring them all in one call; what an earlier call left half-done is gone on with."""
+        batches = [f"+/{batch_id}/" for batch_id in dict.fromkeys(result.batch_id for result in results)]
+        clips = [f"+/{batch_id}/{clip_id}/" for batch_id, clip_id in results]
+        rules = [*batches, *clips, "-/*", "-/*/*", "+*"]
+        # In place: nobody else looks in there, and so the part that has come survives any kill.
+        self._rsync(f"{OUTBOX}:./", f"{self._mac.incoming}/", rules, "--inplace")
+
+    def acknowledge(self, acks: Sequence[Path]) -> None:
+        """One call for all."""
+        names = [f"+/{ack.name}" for ack in acks]
+        self._rsync(f"{self._mac.result_acks}/", f"{INBOX}:./acks/", [*names, "-*"])
+
+
+def _copy_answer(acks: Path, batch_id: str, mac: MacHalf) -> bool:
+    name = f"{batch_id}.json"
     try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:  # its last result was released this moment
+        fsops.copy(acks / name, mac.acks / name)
+    except FileNotFoundError:
+        return False
+    fsops.sync_folder(mac.acks)
+    return True
+
+
+def waiting(outbox: Path) -> Iterator[Result]:
+    """The results in an outbox, or in its mirror, the oldest first; a batch may be cleared away meanwhile."""
+    for batch in sorted(outbox.glob(BATCHES)):
+        for name in _names(batch):
+            if re.fullmatch(CLIP_ID, name):
+                yield Result(batch.name, name)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # its last result was released this moment
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,9 +39,9 @@ class Wake:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: it has left
             os.write(self._write, b"!")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until set, or for so long; True where it was set."""
-        ready, _, _ = select.select([self._read], [], [], max(0.0, seconds))
+    def wait(self, seconds: float, also: Sequence[int] = ()) -> bool:
+        """Wait until set, or until one of these descriptors is readable, or for so long; True where it was not that."""
+        ready, _, _ = select.select([self._read, *also], [], [], max(0.0, seconds))
         with contextlib.suppress(BlockingIOError):
             while os.read(self._read, 4096):
                 pass

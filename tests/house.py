@@ -82,7 +82,9 @@ class House:
         self.home: Home
         self.settings, self.home = load_settings(root)
         fsops.confine(self.home.root, self.home.mac.hot)
-        self.home.prepare(self.home.mac, self.home.gpu)
+        halves = [half for half in (self.home.mac, self.home.gpu) if self.settings.role in {half.root.name, "both"}]
+        self.home.prepare(*halves)
+        self._state = halves[-1].state
         self.clock = Clock()
         self.events: list[dict[str, Any]] = []
         self.daemons: list[Daemon] = []
@@ -93,10 +95,10 @@ class House:
             raise structlog.DropEvent
 
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[note], wrapper_class=structlog.BoundLogger)
-        return Runtime(name, self.home.gpu.state, self.settings.daemons, log, self.clock)
+        return Runtime(name, self._state, self.settings.daemons, log, self.clock)
 
-    def start(self) -> None:
-        """Start every daemon afresh, as after a boot."""
+    def start(self, *names: str) -> None:
+        """Start every daemon afresh, as after a boot; or these alone."""
         home, settings = self.home, self.settings
         makers: dict[str, Callable[[Runtime], Daemon]] = {
             "keyframes": lambda life: KeyframesDaemon(home, settings, life),
@@ -107,7 +109,7 @@ class House:
             "qa": lambda life: QaDaemon(home, settings, "cpu0", life),
             "encode": lambda life: EncodeDaemon(home, settings, "cpu0", life),
         }
-        self.daemons = [make(self._runtime(name)) for name, make in makers.items()]
+        self.daemons = [make(self._runtime(name)) for name, make in makers.items() if not names or name in names]
 
     def stop(self) -> None:
         """Let every daemon go."""

@@ -22,11 +22,12 @@ class Household:
     """A home, and the processes that were started on it; all of them die with the test."""
 
     def __init__(self, root: Path, settings: str = SMALL) -> None:
-        root.mkdir(parents=True)
-        (root / "dropreel.toml").write_text(settings)
-        _, self.home = load_settings(root)
+        if not (root / "dropreel.toml").exists():
+            root.mkdir(parents=True)
+            (root / "dropreel.toml").write_text(settings)
+        read, self.home = load_settings(root)
         fsops.confine()
-        self.home.prepare(self.home.mac, self.home.gpu)
+        self.home.prepare(*([self.home.mac] if read.mac else []), *([self.home.gpu] if read.gpu else []))
         self.processes: list[subprocess.Popen[str]] = []
 
     def dropreel(self, *words: str) -> subprocess.Popen[str]:

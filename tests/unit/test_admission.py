@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from core.errors import Refused, Stopped
 from core.home import MANIFEST_FILE, REASON_FILE
 from core.rooms import CLIP_FILE, PAUSED_FILE
 from core.transfer import LocalTransport
-from core.work import Report
+from core.work import unwatched
 from daemons.intake import IntakeDaemon
 from tests.house import House, picture
 from tests.unit.living import Killed, at_work, die_at, live, settle
@@ -407,13 +407,13 @@ class Clumsy(LocalTransport):
     """A way to the server on which one file is damaged, so often."""
 
     def __init__(self, house: House, times: int) -> None:
-        super().__init__(house.home.gpu)
+        super().__init__(house.home.mac, house.home.gpu, unwatched)
         self._inbox = house.home.gpu.inbox
         self.left = times
 
-    def push_batch(self, batch: Path, report: Report) -> None:
-        super().push_batch(batch, report)
-        there = self._inbox / batch.name / "001.png"
+    def push(self, batches: Sequence[Path]) -> None:
+        super().push(batches)
+        there = self._inbox / batches[0].name / "001.png"
         if self.left:
             self.left -= 1
             data = bytearray(there.read_bytes())

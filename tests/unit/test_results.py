@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,8 @@ from core.errors import Cancelled, Finding, Refused
 from core.home import STAGES
 from core.rooms import CANCEL_FILE, CLIP_FILE, PAUSED_FILE, ClipFolder, Room, Worker
 from core.tracker import TRACKER_FILE
-from core.transfer import LocalTransport
-from core.work import Report
+from core.transfer import LocalTransport, Result, waiting
+from core.work import Report, unwatched
 from daemons.generate import GenerateDaemon
 from tests.house import House, picture
 from tests.unit.living import Killed, at_work, die_at, live, settle
@@ -144,15 +144,17 @@ def test_a_damaged_result_is_fetched_again(house: House, part: str) -> None:
     class Clumsy(LocalTransport):
         left = 2
 
-        def fetch_result(self, batch_id: str, clip_id: str, into: Path) -> None:
-            super().fetch_result(batch_id, clip_id, into)
+        def fetch(self, results: Sequence[Result]) -> None:
+            super().fetch(results)
             if self.left:
                 self.left -= 1
+                ((batch_id, clip_id),) = results
+                into = self._mac.incoming / batch_id / clip_id
                 data = bytearray((into / name).read_bytes())
                 data[-1] ^= 1
                 (into / name).write_bytes(data)
 
-    house.daemons[1].transport = Clumsy(house.home.gpu)  # type: ignore[attr-defined]  # the second is the courier
+    house.daemons[1].transport = Clumsy(house.home.mac, house.home.gpu, unwatched)  # type: ignore[attr-defined]  # the second is the courier
     deliver(house, 1, "flag")
     live(house, 4)
     assert results(house) == []
@@ -318,7 +320,7 @@ def test_a_stray_acknowledgement_holds_up_no_other(house: House, make: Callable[
 def test_the_listing_goes_on_while_batches_are_cleared_away(house: House) -> None:
     deliver(house, 1)
     (house.home.gpu.outbox / "20250704_143023").mkdir()
-    listing = LocalTransport(house.home.gpu).results()
+    listing = waiting(house.home.gpu.outbox)
     assert next(listing)[0] == BATCH
     (house.home.gpu.outbox / "20250704_143023").rmdir()
     assert not list(listing)

@@ -219,7 +219,7 @@ def test_while_one_helps_the_dead_another_does_not(room: Room, worker: Worker) -
 
 
 def test_a_full_room_holds_back_the_one_in_front(tmp_path: Path) -> None:
-    with at_work(tmp_path / "home", more="bounds = { interpolate = 1 }") as house:
+    with at_work(tmp_path / "home", more="[rooms]\nbounds = { interpolate = 1 }") as house:
         rooms = [Room(house.home.gpu.rooms / stage) for stage in ("generate", "interpolate", "qa")]
         for room in rooms[1:]:
             (room.root / PAUSED_FILE).touch()

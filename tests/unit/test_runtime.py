@@ -25,7 +25,7 @@ Step = Callable[[], float]
 class Scripted(Daemon):
     """Does one thing after another, then is told to stop."""
 
-    def __init__(self, state: Path, *steps: Step) -> None:
+    def __init__(self, state: Path, *steps: Step, once: bool = False) -> None:
         self.said: list[dict[str, Any]] = []
 
         def note(_logger: object, _method: str, event: Any) -> Any:
@@ -33,7 +33,7 @@ class Scripted(Daemon):
             raise structlog.DropEvent
 
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[note], wrapper_class=structlog.BoundLogger)
-        self.runtime = Runtime("scripted", state, DaemonSettings(poll=True, poll_seconds=0.01), log)
+        self.runtime = Runtime("scripted", state, DaemonSettings(poll=True, poll_seconds=0.01), log, once=once)
         self.steps = list(steps)
         self.closed = False
 
@@ -94,8 +94,8 @@ def test_stopped_work_ends_the_loop_at_once(tmp_path: Path) -> None:
 
 
 def test_once_goes_on_while_something_comes_due_and_then_ends(tmp_path: Path) -> None:
-    daemon = Scripted(tmp_path, lambda: AGAIN, lambda: 0.001, lambda: IDLE, lambda: AGAIN)
-    assert run(daemon, once=True) == 0
+    daemon = Scripted(tmp_path, lambda: AGAIN, lambda: 0.001, lambda: IDLE, lambda: AGAIN, once=True)
+    assert run(daemon) == 0
     assert len(daemon.steps) == 1
 
 

@@ -1,0 +1,55 @@
+"""The operating system's word that this machine's network has changed: a cable, a Wi-Fi, a VPN, waking up."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+
+_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 0x1, 0x10, 0x40, 0x100, 0x400
+"""linux/rtnetlink.h: the multicast groups ``RTMGRP_…``."""
+
+
+class NetworkChanges:
+    """A descriptor that becomes readable when a link, an address or a route comes or goes.
+
+    Linux tells by rtnetlink, macOS by a routing socket; neither asks for rights. Where there is no such socket
+    nothing is ever told, and whoever waits waits as long as it would have.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        with contextlib.suppress(OSError):
+            if sys.platform == "linux":
+                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)  # 0 is NETLINK_ROUTE
+                self._socket.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE))
+            elif sys.platform == "darwin":
+                self._socket = socket.socket(socket.PF_ROUTE, socket.SOCK_RAW, 0)
+        if self._socket is not None:
+            self._socket.setblocking(False)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What to select on; none where the system does not tell."""
+        return () if self._socket is None else (self._socket.fileno(),)
+
+    def happened(self) -> bool:
+        """Whether the network has changed since the last time this was asked."""
+        told = False
+        if self._socket is not None:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    try:
+                        self._socket.recv(65536)
+                    except BlockingIOError:
+                        raise
+                    except OSError:  # ENOBUFS: more has changed than was kept
+                        pass
+                    told = True
+        return told
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

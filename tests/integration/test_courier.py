@@ -1,0 +1,289 @@
+"""The courier over a real sshd, with real rsync and the restricted keys that ``ssh-setup`` prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core import fsops
+from core.errors import Stopped
+from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync, probe
+from core.ssh import INBOX, OUTBOX
+from core.transfer import Result, RsyncTransport
+from core.work import unwatched
+from tests.house import picture
+from tests.integration.machines import Machines
+from tests.integration.sshd import make_key, needs_sshd
+from tests.waiting import until
+
+pytestmark = [needs_sshd, pytest.mark.timeout(90)]
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    """Two machines, not yet at work."""
+    made = Machines(tmp_path)
+    yield made
+    made.close()
+
+
+def _is_back(machines: Machines, *names: str) -> Callable[[], bool]:
+    """Whether the clips of these drops are here, and the server has let go of them."""
+    return lambda: set(names) <= set(machines.mac.metas()) and not list(machines.server.home.gpu.outbox.glob("2*"))
+
+
+def _inbox(machines: Machines) -> list[str]:
+    return sorted(path.name for path in (machines.server_root / "gpu/inbox").rglob("*") if path.is_file())
+
+
+def test_a_drop_comes_back_as_a_clip_from_another_machine(machines: Machines) -> None:
+    mac, server = machines.open()
+    mac.drop("good")
+    mac.drop("torn", picture(2)[:-100])
+    machines.live_until(_is_back(machines, "good"), "the clip is back")
+    machines.pass_time(40)
+    assert mac.metas()["good"].outcome == "pass"
+    sent = sorted(path.name for path in mac.home.mac.sent.glob("*/*"))
+    assert sent == ["good.motion.json", "good.png"]
+    assert (mac.home.mac.rejected / "torn" / "reason.json").exists()
+    assert not list(mac.home.mac.outbox.glob("2*"))
+    assert not list(mac.home.mac.result_acks.iterdir()), "the server lists it no more"
+    assert len(mac.said("clip.received")) == len(server.said("clip.released")) == 1
+    assert not _inbox(machines)
+
+
+HOSTILE = (
+    "-rf",
+    "$(touch pwned)",
+    "; touch pwned;",
+    "a 'quoted\" name",
+    "naïve 写真",
+    "%h*[a-z]?",
+    "--rsync-path=x",
+)
+
+
+def test_no_shell_sees_a_name(machines: Machines) -> None:
+    mac, _ = machines.open()
+    for number, name in enumerate(HOSTILE):
+        mac.drop(name, picture(number))
+    machines.live_until(_is_back(machines, *HOSTILE), "the clips are back")
+    assert sorted(path.stem for path in mac.home.mac.results.glob("*/*.mp4")) == sorted(HOSTILE)
+    assert not [*machines.sshd.folder.parent.rglob("pwned"), *Path.home().glob("pwned")]
+
+
+def test_a_batch_cut_off_on_its_way_is_sent_again(machines: Machines) -> None:
+    mac, server = machines.open()
+    courier = mac.daemons.pop()
+    mac.drop("large", picture(1, (1500, 1000)))
+    machines.live_until(lambda: list(mac.home.mac.outbox.glob("2*")), "the batch is packed")
+    (batch,) = mac.home.mac.outbox.glob("2*")
+    cuts: list[int] = []
+
+    def cut_once(_fraction: float) -> None:
+        if not cuts and any(path.stat().st_size for path in (machines.server_root / "gpu/inbox").rglob(".001.png.*")):
+            cuts.append(machines.sshd.cut())
+
+    slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 1500})
+    transport = RsyncTransport(mac.home.mac, machines.mac_root, slow, cut_once)
+    with pytest.raises(LinkLost):
+        transport.push([batch])
+    assert cuts
+    assert cuts[0] > 0
+    assert "manifest.json" not in _inbox(machines), "the manifest comes after all it names"
+    assert not any(daemon.step() == 0 for daemon in server.daemons), "nobody takes a batch that is not there"
+    mac.daemons.append(courier)
+    machines.live_until(_is_back(machines, "large"), "the clip is back")
+
+
+def test_a_result_cut_off_on_its_way_is_gone_on_with(machines: Machines) -> None:
+    """What has come is not sent again: the second call carries the rest alone."""
+    mac, server = machines.open()
+    name = "20261122_150839", "20261122_150839-001-0123abcd"
+    there = server.home.gpu.outbox.joinpath(*name)
+    there.mkdir(parents=True)
+    data = os.urandom(6 << 20)
+    (there / "clip.mp4").write_bytes(data)
+    here = mac.home.mac.incoming.joinpath(*name) / "clip.mp4"
+    sizes: list[int] = []
+
+    def cut_at_half(_fraction: float) -> None:
+        if not sizes and here.exists() and here.stat().st_size > len(data) // 2:
+            machines.sshd.cut()
+            sizes.append(here.stat().st_size)
+
+    slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 6000})
+    with pytest.raises(LinkLost):
+        RsyncTransport(mac.home.mac, machines.mac_root, slow, cut_at_half).fetch([Result(*name)])
+    inode = here.stat().st_ino
+    assert len(data) // 2 < here.stat().st_size < len(data), "the part is kept"
+    RsyncTransport(mac.home.mac, machines.mac_root, slow, unwatched).fetch([Result(*name)])
+    assert here.read_bytes() == data
+    assert here.stat().st_ino == inode
+
+
+def test_a_wrong_host_key_is_refused_and_nothing_is_sent(machines: Machines) -> None:
+    mac, _ = machines.open()
+    other = machines.sshd.folder / "another"
+    make_key(other)
+    kind, key, *_ = other.with_suffix(".pub").read_text().split()
+    right = machines.ssh.known_hosts.read_text()
+    machines.ssh.known_hosts.write_text(f"{right.split()[0]} {kind} {key}\n")
+    mac.drop("a")
+    machines.live_until(lambda: mac.said("link.refused"), "it is refused")
+    machines.pass_time(150)
+    assert "ssh-setup" in mac.said("link.refused")[0]["reason"]
+    assert len(mac.said("link.refused")) == 1, "said once, though tried again and again"
+    assert not _inbox(machines)
+    assert (mac.home.mac.hot / "a.png").exists()
+    machines.ssh.known_hosts.write_text(right)
+    machines.live_until(_is_back(machines, "a"), "mended, it goes by itself", 300)
+
+
+def test_an_exit_status_of_0_is_no_delivery(machines: Machines) -> None:
+    """The key of the inbox leads into a folder that nobody looks into: rsync is content, and no answer comes."""
+    mac, _ = machines.open()
+    decoy = machines.server_root.with_name("decoy")
+    (decoy / "gpu/inbox/acks").mkdir(parents=True)
+    (to_decoy, _), (_, outbox) = (machines.ssh.authorized_keys(str(home)) for home in (decoy, machines.server_root))
+    machines.sshd.allow(to_decoy, outbox)
+    mac.drop("a")
+    machines.live_until(lambda: len(mac.said("batch.pushed")) > 2, "it was sent again and again")
+    assert list(decoy.rglob("manifest.json"))
+    assert list(mac.home.mac.outbox.glob("2*/manifest.json")), "nothing is believed to have arrived"
+    assert (mac.home.mac.hot / "a.png").exists()
+    machines.sshd.allow(*machines.ssh.authorized_keys(str(machines.server_root)))
+    machines.live_until(_is_back(machines, "a"), "it arrives")
+
+
+def test_a_manifest_that_comes_before_its_payload_waits_for_it(machines: Machines) -> None:
+    mac, server = machines.open()
+    courier = mac.daemons.pop()
+    mac.drop("a")
+    machines.live_until(lambda: list(mac.home.mac.outbox.glob("2*")), "the batch is packed")
+    (batch,) = mac.home.mac.outbox.glob("2*")
+    rsync = Rsync(mac.settings.transport, mac.home.mac.state, unwatched)
+    rsync(f"{batch.parent}/", f"{INBOX}:./", [f"+/{batch.name}/", "+/*/manifest.json", "-*"])
+    machines.live_until(lambda: server.said("batch.incomplete"), "intake has seen it")
+    assert not server.said("batch.taken")
+    mac.daemons.append(courier)
+    machines.live_until(_is_back(machines, "a"), "the clip is back")
+    assert not list(mac.home.mac.rejected.iterdir())
+
+
+def test_what_the_server_says_is_not_trusted(machines: Machines) -> None:
+    """Links, folders and files that are no results stay where they are, and hold up no clip."""
+    mac, server = machines.open()
+    outbox = server.home.gpu.outbox
+    secret = machines.mac_root / "secret"
+    secret.write_text("the Mac's own")
+    linked = outbox / "20261122_150839" / "20261122_150839-001-0123abcd"
+    linked.mkdir(parents=True)
+    (linked / "clip.mp4").symlink_to(secret)
+    (linked / "video_meta.json").symlink_to("/etc/passwd")
+    (outbox / "20261122_150839" / "$(touch pwned)").mkdir()
+    (outbox / "20261122_150839" / "-e").write_text("no clip")
+    os.mkfifo(linked / "pipe")
+    mac.drop("a")
+    machines.live_until(lambda: "a" in mac.metas(), "the clip is back")
+    assert [path.name for path in mac.home.mac.root.rglob("*") if path.is_symlink()] == []
+    assert set(mac.metas()) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("key", "source", "target"),
+    [
+        pytest.param(INBOX, "{alias}:./", "{here}/", id="the inbox cannot be read"),
+        pytest.param(OUTBOX, "{here}/", "{alias}:./", id="the outbox cannot be written to"),
+        pytest.param(INBOX, "{here}/", "{alias}:../", id="nothing goes beside the inbox"),
+        pytest.param(OUTBOX, "{alias}:../", "{here}/", id="nothing comes from beside the outbox"),
+        pytest.param(OUTBOX, "{alias}:/etc/", "{here}/", id="nor from elsewhere"),
+    ],
+)
+def test_a_key_opens_its_door_alone(machines: Machines, tmp_path: Path, key: str, source: str, target: str) -> None:
+    mac, _ = machines.open()
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "mine").touch()
+    rsync = Rsync(mac.settings.transport, mac.home.mac.state, unwatched)
+    with pytest.raises((LinkRefused, Incomplete)):
+        rsync(source.format(alias=key, here=here), target.format(alias=key, here=here), ["+*"])
+    assert [path.name for path in here.iterdir()] == ["mine"]
+    assert not list(machines.server_root.rglob("mine"))
+
+
+@pytest.mark.parametrize("command", [["sh"], ["cat", "/etc/passwd"], ["touch", "pwned"]])
+def test_no_key_gives_a_shell(machines: Machines, command: list[str]) -> None:
+    mac, _ = machines.open()
+    for key in (INBOX, OUTBOX):
+        done = subprocess.run(["ssh", "-F", "ssh_config", key, *command], cwd=mac.home.mac.state, capture_output=True,
+                              text=True, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
+        assert done.returncode != 0
+        assert "rrsync error" in done.stderr
+        assert not done.stdout
+    assert not [*Path.home().glob("pwned"), *machines.server_root.rglob("pwned")]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small disk is mounted by root, on Linux")
+def test_a_full_disk_at_the_receiver_is_waited_for(machines: Machines) -> None:
+    inbox = machines.server_root / "gpu"
+    inbox.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", inbox], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode()}")
+    try:
+        mac, _ = machines.open()
+        courier = mac.daemons.pop()
+        mac.drop("large", picture(1, (1000, 800)))
+        machines.live_until(lambda: list(mac.home.mac.outbox.glob("2*")), "the batch is packed")
+        (batch,) = mac.home.mac.outbox.glob("2*")
+        transport = RsyncTransport(mac.home.mac, machines.mac_root, mac.settings.transport, unwatched)
+        with pytest.raises(LinkLost, match=r"The server's disk is full"):
+            transport.push([batch])
+        assert "manifest.json" not in _inbox(machines)
+        subprocess.run(["mount", "-o", "remount,size=100m", inbox], check=True)
+        mac.daemons.append(courier)
+        machines.live_until(_is_back(machines, "large"), "the clip is back")
+    finally:
+        machines.close()
+        fsops.confine()
+        subprocess.run(["umount", "-l", inbox], check=True)
+
+
+def test_a_stop_ends_a_transfer_at_once(machines: Machines) -> None:
+    mac, server = machines.open()
+    name = "20261122_150839", "20261122_150839-001-0123abcd"
+    there = server.home.gpu.outbox.joinpath(*name)
+    there.mkdir(parents=True)
+    (there / "clip.mp4").write_bytes(os.urandom(4 << 20))
+    here = mac.home.mac.incoming.joinpath(*name) / "clip.mp4"
+
+    def stop(_fraction: float) -> None:
+        if here.exists() and here.stat().st_size:
+            raise Stopped
+
+    slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 100})
+    with pytest.raises(Stopped):
+        RsyncTransport(mac.home.mac, machines.mac_root, slow, stop).fetch([Result(*name)])
+    until(lambda: not machines.sshd.sessions, "the server has noticed")
+
+
+def test_probing_tells_an_rsync_from_what_is_none(tmp_path: Path) -> None:
+    flavour = probe("rsync", unwatched)
+    assert flavour.name == "rsync"
+    assert flavour.version >= (3,)
+    for said, answer in (
+        ("openrsync: protocol version 29", ("openrsync", (29,))),
+        ("rsync  version v3.4.1  protocol", ("rsync", (3, 4, 1))),
+    ):
+        other = tmp_path / "other"
+        other.write_text(f"#!/bin/sh\necho '{said}'\n")
+        other.chmod(0o755)
+        assert probe(str(other), unwatched) == answer
