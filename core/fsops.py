@@ -130,11 +130,15 @@ def _part_for(final: Path) -> Iterator[Path]:
         raise
 
 
-def publish(part: Path, final: Path) -> None:
-    """Fsync ``part``, rename it to ``final`` (replacing what is there), fsync the folder."""
+def publish(part: Path, final: Path, *, durable: bool = True) -> None:
+    """Fsync ``part``, rename it to ``final`` (replacing what is there), fsync the folder.
+
+    Without ``durable`` the folder is not fsynced: callers publish several files and then ``sync_folder`` once.
+    """
     sync_file(part)
     _rename(part, final)
-    _sync_parents(part, final)
+    if durable:
+        _sync_parents(part, final)
 
 
 def write(final: Path, data: bytes, *, durable: bool = True) -> None:
@@ -145,11 +149,7 @@ def write(final: Path, data: bytes, *, durable: bool = True) -> None:
     with _part_for(final) as part:
         with _step("write", part):
             part.write_bytes(data)
-        if durable:
-            publish(part, final)
-        else:
-            sync_file(part)
-            _rename(part, final)
+        publish(part, final, durable=durable)
 
 
 def read(source: Path, max_bytes: int) -> bytes:
@@ -186,8 +186,7 @@ def copy(source: Path, final: Path, *, max_bytes: int = sys.maxsize) -> str:
             for chunk in _chunks(source, max_bytes):
                 digest.update(chunk)
                 out.write(chunk)
-        sync_file(part)
-        _rename(part, final)
+        publish(part, final, durable=False)
     return digest.hexdigest()
 
 

@@ -87,7 +87,7 @@ class MacHalf:
     @property
     def moved_within(self) -> tuple[Path, ...]:
         """Folders between which batches and results move by a rename."""
-        return self.outbox, self.state, self.building, self.incoming
+        return self.outbox, self.results, self.state, self.building, self.incoming
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -14,8 +14,9 @@ from core.home import MacHalf
 def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
     """Put a received result into ``results/``: clip and evidence first, the meta last; then write its acknowledgement.
 
-    Returns the meta and where it lies now. May be repeated. Raises ``Refused`` where the files are not what the meta
-    says (they are fetched again), or the meta names what cannot be.
+    Returns the meta and where it lies now. Nothing is moved unless all is as it should be; after a crash halfway the
+    result is fetched and placed again. Raises ``Refused`` where the files are not what the meta says (they are fetched
+    again), or the meta names what cannot be.
     """
     meta = load(VideoMeta, incoming / META_FILE)
     if incoming.name != meta.clip_id or not meta.clip_id.startswith(f"{meta.batch_id}-"):
@@ -33,18 +34,20 @@ def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
     fsops.make_folder(folder)
     stem = meta.entry.stem
     sha256s = {file.path: file.sha256 for file in meta.files}
-    ack = ResultAck(
-        clip_id=meta.clip_id, run=meta.run, meta_sha256=fsops.hash_file(incoming / META_FILE), sha256s=sha256s
-    )
+    meta_sha256 = fsops.hash_file(incoming / META_FILE)
+    ack = ResultAck(clip_id=meta.clip_id, run=meta.run, meta_sha256=meta_sha256, sha256s=sha256s)
     for file in meta.files:
         name = f"{stem}.mp4" if file.path == VIDEO_FILE else f"{stem}.{file.path}"
-        fsops.copy(incoming / file.path, folder / name)
-    fsops.write(folder / f"{stem}.video_manifest.json", meta.entry.to_json())
-    final = folder / f"{stem}.video_meta.json"
-    fsops.copy(incoming / META_FILE, final)
+        fsops.publish(incoming / file.path, folder / name, durable=False)
+    fsops.write(folder / f"{stem}.video_manifest.json", meta.entry.to_json(), durable=False)
     fsops.sync_folder(folder)
-    fsops.write(mac.result_acks / f"{meta.clip_id}.json", ack.to_json())
-    fsops.discard(incoming, mac.state / "trash")
+    final = folder / f"{stem}.video_meta.json"
+    fsops.publish(incoming / META_FILE, final, durable=False)
+    fsops.sync_folder(folder)
+    # Lost in a power cut, it costs another fetch, or nothing where it was sent.
+    fsops.write(mac.result_acks / f"{meta.clip_id}.json", ack.to_json(), durable=False)
+    fsops.empty(incoming)
+    fsops.remove_folder(incoming)
     return meta, final
 
 

@@ -82,11 +82,14 @@ class Rsync:
         self._folder = folder
         self._report = report
 
-    def __call__(self, source: str, target: str, rules: Iterable[str], *options: str) -> None:
+    def __call__(
+        self, source: str, target: str, rules: Iterable[str], *options: str, report: Report | None = None
+    ) -> None:
         """Carry what the rules let through from one folder to the other, each a path or ``alias:./``.
 
         ``rules`` are filters in the order in which they are tried, ``+/pattern`` to carry and ``-pattern`` not to.
-        No shell sees a name: the server's end is one that ssh starts by its ``authorized_keys``.
+        No shell sees a name: the server's end is one that ssh starts by its ``authorized_keys``. ``report`` takes, for
+        this call, the place of the one given at first.
 
         Raises ``LinkLost``, ``LinkRefused``, ``Incomplete``, and ``DiskFull`` where this machine's disk is.
         """
@@ -105,7 +108,7 @@ class Rsync:
             target,
         ]
         try:
-            process.run(command, self._report, limit=LIMIT_SECONDS, cwd=self._folder)
+            process.run(command, report or self._report, limit=LIMIT_SECONDS, cwd=self._folder)
         except ProcessFailed as error:
             raise _meaning(error, pulls=":" in source) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -44,8 +44,11 @@ class Transport(Protocol):
     def push(self, batches: Sequence[Path]) -> None:
         """Send batches' folders into the server's inbox, the manifests last."""
 
-    def fetch(self, results: Sequence[Result]) -> None:
-        """Bring the files of results into ``state/incoming/<batch_id>/<clip_id>/``."""
+    def fetch(self, results: Sequence[Result], arrived: Callable[[Result], None]) -> None:
+        """Bring the files of results into ``state/incoming/<batch_id>/<clip_id>/``.
+
+        ``arrived`` is called for each as soon as no more is coming of it, in their order; what it raises ends the call.
+        """
 
     def acknowledge(self, acks: Sequence[Path]) -> None:
         """Tell the server which results are here."""
@@ -81,16 +84,18 @@ class LocalTransport:
             fsops.copy(batch / MANIFEST_FILE, target / MANIFEST_FILE)
             fsops.sync_folder(target)
 
-    def fetch(self, results: Sequence[Result]) -> None:
+    def fetch(self, results: Sequence[Result], arrived: Callable[[Result], None]) -> None:
         """Copy the files, whatever they are: the meta says which of them count."""
-        for batch_id, clip_id in results:
+        for result in results:
+            batch_id, clip_id = result
             incoming = self._mac.incoming / batch_id / clip_id
             fsops.make_folder(incoming)
             with contextlib.suppress(FileNotFoundError):  # it was released this moment
                 for path in sorted((self._gpu.outbox / batch_id / clip_id).iterdir()):
                     self._report(0.0)
-                    fsops.copy(path, incoming / path.name)
-            fsops.sync_folder(incoming)
+                    if path.is_file() and not path.is_symlink():  # rsync carries no links either
+                        fsops.copy(path, incoming / path.name)
+            arrived(result)
 
     def acknowledge(self, acks: Sequence[Path]) -> None:
         """Copy them."""
@@ -102,11 +107,11 @@ class LocalTransport:
 class RsyncTransport:
     """Two machines: rsync over ssh, one key for the server's inbox and one for its outbox."""
 
-    together = 16
+    together = 64
 
     def __init__(self, mac: MacHalf, root: Path, settings: TransportSettings, report: Report) -> None:
         """Raises ``BadSettings`` where rsync, a key or the server's host key is missing."""
-        self._mac = mac
+        self._mac, self._report = mac, report
         self.flavour = probe(settings.rsync, report)
         Ssh(root, settings).write_config(mac.state)
         self._rsync = Rsync(settings, mac.state, report)
@@ -135,13 +140,34 @@ class RsyncTransport:
         if trouble is not None:
             raise trouble
 
-    def fetch(self, results: Sequence[Result]) -> None:
+    def fetch(self, results: Sequence[Result], arrived: Callable[[Result], None]) -> None:
         """Bring them all in one call; what an earlier call left half-done is gone on with."""
+        left = list(results)
+        fresh = {result for result in results if not self._has_begun(result)}
+
+        def report(fraction: float) -> None:
+            """Take up a result while the next ones come: rsync keeps to their order, and has gone on from it."""
+            self._report(fraction)
+            while (later := next((result for result in left[1:] if result in fresh), None)) and self._has_begun(later):
+                arrived(left.pop(0))
+
         batches = [f"+/{batch_id}/" for batch_id in dict.fromkeys(result.batch_id for result in results)]
         clips = [f"+/{batch_id}/{clip_id}/" for batch_id, clip_id in results]
         rules = [*batches, *clips, "-/*", "-/*/*", "+*"]
-        # In place: nobody else looks in there, and so the part that has come survives any kill.
-        self._rsync(f"{OUTBOX}:./", f"{self._mac.incoming}/", rules, "--inplace")
+        trouble: Incomplete | None = None
+        try:
+            # In place: nobody else looks in there, and so the part that has come survives any kill.
+            self._rsync(f"{OUTBOX}:./", f"{self._mac.incoming}/", rules, "--inplace", report=report)
+        except Incomplete as error:
+            trouble = error
+        for result in left:
+            arrived(result)
+        if trouble is not None:
+            raise trouble
+
+    def _has_begun(self, result: Result) -> bool:
+        folder = self._mac.incoming / result.batch_id / result.clip_id
+        return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
 
     def acknowledge(self, acks: Sequence[Path]) -> None:
         """One call for all."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from core import fsops, receipt
-from core.contract import BATCH_ID
+from core import alerts, fsops, receipt
+from core.contract import BATCH_ID, load
+from core.disk import DiskGuard
 from core.errors import BadSettings, DiskFull, DropreelError, Refused, Stopped
+from core.figures import DiskFigures
 from core.home import Home
+from core.metrics import Outcome
 from core.network import NetworkChanges
+from core.notify import Teller
+from core.overview import ServerStatus
 from core.rsync import LinkLost, LinkRefused
 from core.settings import Settings
 from core.tracker import FileTracker
@@ -27,6 +33,12 @@ LONGEST_PAUSE = 60.0
 """While the server cannot be reached it is tried after a pause at random, which grows up to so many seconds."""
 REFUSED_SECONDS = 60.0
 """What a person has to mend is tried again after so long."""
+
+ALERT_SECONDS = 5.0
+"""So often one looks whether there is trouble that somebody should be told of."""
+
+OUTCOMES: dict[str, Outcome] = {"pass": "done", "flag": "flagged", "fail": "failed"}
+"""What a meta says of a clip, as the metrics call it."""
 
 _BATCH_ID = re.compile(BATCH_ID)
 
@@ -54,6 +66,17 @@ class CourierDaemon(Daemon):
             self.transport = LocalTransport(mac, home.gpu, runtime.breathe)
             self._hints = Hint(mac.outbox), Hint(home.gpu.outbox, deep=True)
             self._look_seconds = IDLE
+        runtime.metrics.add(DiskFigures("mac", mac.root))
+        self.disk = DiskGuard(mac.root, settings.disk, runtime.clock)
+        self._held = False
+        self._patience = settings.notify.link_minutes * 60
+        self._teller = Teller(mac.state / "notify.json", settings.notify, runtime.log)
+        self._server_alerts = alerts.ServerAlerts(settings.notify.stalled_minutes)
+        self._server_status = mac.server / "status.json" if self.settings.kind == "rsync" else home.gpu.status
+        self._link_down_at: float | None = None
+        self._link_trouble = ""
+        if settings.notify.urls:
+            runtime.every(ALERT_SECONDS, "alerts", self._tell_of_trouble)
         self._network = NetworkChanges()
         self._link_lost_at: float | None = None
         self._refusal = ""
@@ -67,6 +90,7 @@ class CourierDaemon(Daemon):
 
     def close(self) -> None:
         """Let another of this name run."""
+        self._teller.close()
         self._network.close()
         os.close(self._lock)
 
@@ -86,6 +110,7 @@ class CourierDaemon(Daemon):
         except LinkRefused as error:
             if self.runtime.once:
                 raise
+            self._note_link(str(error))
             if str(error) != self._refusal:
                 self._refusal = str(error)
                 self.log.error("link.refused", reason=self._refusal, again_in=REFUSED_SECONDS)
@@ -93,17 +118,28 @@ class CourierDaemon(Daemon):
         return AGAIN if did else IDLE if self.runtime.once else self._look_seconds
 
     def _say_lost(self, tries: RetryCallState) -> None:
+        error = tries.outcome.exception() if tries.outcome else None
+        self._note_link(str(error))
         if self._link_lost_at is None:
             self._link_lost_at = self.runtime.clock()
-            error = tries.outcome.exception() if tries.outcome else None
             self.log.warning("link.lost", reason=str(error))
         self.runtime.alive(f"the server cannot be reached, try {tries.attempt_number}")
 
     def _say_back(self) -> None:
+        self._note_link()
         if self._link_lost_at is not None:
             self.log.warning("link.back", seconds=round(self.runtime.clock() - self._link_lost_at, 1))
         self._link_lost_at = None
         self._refusal = ""
+
+    def _note_link(self, trouble: str = "") -> None:
+        """Keep since when the server cannot be reached, and why; without ``trouble`` it can."""
+        self.runtime.metrics.link(up=not trouble)
+        self._link_trouble = trouble
+        if not trouble:
+            self._link_down_at = None
+        elif self._link_down_at is None:
+            self._link_down_at = self.runtime.clock()
 
     def _carry(self) -> bool:
         """Look at what the server says, and do what follows from it; whether there was anything to do."""
@@ -111,10 +147,18 @@ class CourierDaemon(Daemon):
         results = self.transport.look(unanswered)
         self._say_back()
         did = self._take_answers(unanswered)
-        did |= self._push([batch_id for batch_id in self._unanswered() if self._is_due(self._pushed_at, batch_id)])
-        did |= self._receive([result for result in results if not self._ack_of(result.clip_id).exists()])
-        did |= self._tell({result.clip_id for result in results})
+        did |= self._push()
+        did |= self._receive(results)
+        did |= self._tell(results)
         return did
+
+    def _must_wait(self) -> bool:
+        """Whether the disk has no room for results; says so when it changes."""
+        low = self.disk.low
+        if low != self._held:
+            self.log.warning("disk.low" if low else "disk.enough")
+            self._held = low
+        return low
 
     @contextlib.contextmanager
     def _apart(self, what: Sequence[str]) -> Iterator[None]:
@@ -142,40 +186,48 @@ class CourierDaemon(Daemon):
         for batch_id in answered:
             self._pushed_at.pop(batch_id, None)
             self.log.info("batch.acknowledged", batch=batch_id)
+            self.runtime.metrics.batch("done")
         return bool(answered)
 
-    def _push(self, batch_ids: list[str]) -> bool:
-        """Send batches; one that was sent and is not answered in time is sent again."""
-        for some in _groups(batch_ids, self.transport.together):
+    def _push(self) -> bool:
+        """Send the batches that are due; one that was sent and is not answered in time is sent again."""
+        due = [batch_id for batch_id in self._unanswered() if self._is_due(self._pushed_at, batch_id)]
+        for some in _groups(due, self.transport.together):
             with self._apart(some):
                 batches = [self.mac.outbox / batch_id for batch_id in some]
                 self.transport.push(batches)
                 for batch in batches:
                     self.log.info("batch.pushed", batch=batch.name)
+                    self.runtime.metrics.moved("out", sum(path.stat().st_size for path in batch.iterdir()))
                     self.tracker.track("push", batch, None, sorted(path.name for path in batch.iterdir()),
                                        batch_id=batch.name)  # fmt: skip
             self._pushed_at |= dict.fromkeys(some, self.runtime.clock())
             self.runtime.breathe()
-        return bool(batch_ids)
+        return bool(due)
 
-    def _receive(self, results: list[Result]) -> bool:
+    def _receive(self, listed: list[Result]) -> bool:
         """Fetch results and put them in their places; whether any is here now that was not."""
-        did = False
-        for some in _groups(results, self.transport.together):
+        placed: list[Result] = []
+
+        def arrived(result: Result) -> None:
+            with self._apart([result.clip_id]):
+                placed.extend([result] if self._place(result) else [])
+            self.runtime.breathe()
+
+        wanted = [result for result in listed if not self._ack_of(result.clip_id).exists()]
+        for some in _groups(wanted, self.transport.together):
+            if self._must_wait():
+                break
             with self._apart([result.clip_id for result in some]):
-                self.transport.fetch(some)
-            for result in some:  # whatever became of the others, and of the call
-                with self._apart([result.clip_id]):
-                    did |= self._place(result)
-                self.runtime.breathe()
+                self.transport.fetch(some, arrived)
+            self._tell(listed)  # the server's disk, and new drops, do not wait for the last of a thousand results
+            self._push()
         for batch in self.mac.incoming.iterdir():
             for clip in batch.iterdir():
-                if (
-                    Result(batch.name, clip.name) not in results
-                ):  # it was placed before a crash, or the server's is gone
+                if Result(batch.name, clip.name) not in wanted:  # it was placed before a crash, or the server's is gone
                     fsops.discard(clip, self.mac.state / "trash")
             fsops.remove_folder(batch)
-        return did
+        return bool(placed)
 
     def _place(self, result: Result) -> bool:
         """Put one result in its place; False for one that arrived damaged or not at all: a later look fetches it."""
@@ -192,20 +244,25 @@ class CourierDaemon(Daemon):
             return False
         folder = str(place.parent)
         size = sum(file.size for file in meta.files)
+        self.runtime.metrics.clip(OUTCOMES[meta.outcome])
+        self.runtime.metrics.moved("in", size)
         log.info("clip.received", name=meta.entry.stem, outcome=meta.outcome, bytes=size, folder=folder)
         if meta.failure is not None:
             log.error("clip.failed", name=meta.entry.stem, stage=meta.failure.stage, reason=meta.failure.message)
         self.tracker.track(
             "receive", incoming, place.parent, [file.path for file in meta.files], batch_id=meta.batch_id
         )
+        if (line := alerts.of_clip(meta)) is not None:
+            self._teller.happened(f"{meta.outcome} {meta.batch_id}", line, alerts.clips(meta))
         return True
 
-    def _tell(self, listed: set[str]) -> bool:
+    def _tell(self, listed: list[Result]) -> bool:
         """Acknowledge what is here, until the server lists it no more; whether there was anything to say or forget."""
+        there = {result.clip_id for result in listed}
         due = []
         did = False
         for ack in sorted(self.mac.result_acks.glob("[!.]*.json")):
-            if ack.stem not in listed:
+            if ack.stem not in there:
                 fsops.remove(ack)
                 self._told_at.pop(ack.stem, None)
                 self.log.info("clip.released", clip=ack.stem)
@@ -218,6 +275,27 @@ class CourierDaemon(Daemon):
                 self.transport.acknowledge(due)
             self._told_at |= dict.fromkeys(clips, self.runtime.clock())
         return did or bool(due)
+
+    def _tell_of_trouble(self) -> None:
+        moment = self.runtime.clock()
+        try:
+            status = load(ServerStatus, self._server_status)
+        except (Refused, OSError):
+            status = None
+        down = moment - self._link_down_at if self._link_down_at is not None else 0.0
+        troubles = self._server_alerts.look(status, moment, reachable=down == 0)
+        silent = self._server_alerts.silence(moment)
+        if self._lasts("link", down):
+            troubles.append(alerts.link_lost(down, self._link_trouble))
+        if self._lasts("silent", silent):
+            troubles.append(alerts.server_silent(silent))
+        if self._must_wait():
+            troubles.append(alerts.disk_low("mac", shutil.disk_usage(self.mac.root).free))
+        self._teller.lasting(troubles)
+
+    def _lasts(self, key: str, seconds: float) -> bool:
+        """Whether something has been wrong for too long; a restart in the midst of it is no end of it."""
+        return seconds > self._patience or (seconds > 0 and self._teller.knows(key))
 
 
 T = TypeVar("T")

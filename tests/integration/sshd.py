@@ -57,6 +57,7 @@ class Sshd:
             f"AuthorizedKeysFile {folder / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
             "MaxStartups 100\nLogLevel VERBOSE\n"
+            "SetEnv SHLVL=2\n"  # else bash, run by sshd, reads a .bashrc that is none of a test's business
         )
 
     @property

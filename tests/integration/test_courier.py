@@ -119,10 +119,10 @@ def test_a_result_cut_off_on_its_way_is_gone_on_with(machines: Machines) -> None
 
     slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 6000})
     with pytest.raises(LinkLost):
-        RsyncTransport(mac.home.mac, machines.mac_root, slow, cut_at_half).fetch([Result(*name)])
+        RsyncTransport(mac.home.mac, machines.mac_root, slow, cut_at_half).fetch([Result(*name)], lambda _: None)
     inode = here.stat().st_ino
     assert len(data) // 2 < here.stat().st_size < len(data), "the part is kept"
-    RsyncTransport(mac.home.mac, machines.mac_root, slow, unwatched).fetch([Result(*name)])
+    RsyncTransport(mac.home.mac, machines.mac_root, slow, unwatched).fetch([Result(*name)], lambda _: None)
     assert here.read_bytes() == data
     assert here.stat().st_ino == inode
 
@@ -271,7 +271,7 @@ def test_a_stop_ends_a_transfer_at_once(machines: Machines) -> None:
 
     slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 100})
     with pytest.raises(Stopped):
-        RsyncTransport(mac.home.mac, machines.mac_root, slow, stop).fetch([Result(*name)])
+        RsyncTransport(mac.home.mac, machines.mac_root, slow, stop).fetch([Result(*name)], lambda _: None)
     until(lambda: not machines.sshd.sessions, "the server has noticed")
 
 

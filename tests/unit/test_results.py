@@ -144,15 +144,17 @@ def test_a_damaged_result_is_fetched_again(house: House, part: str) -> None:
     class Clumsy(LocalTransport):
         left = 2
 
-        def fetch(self, results: Sequence[Result]) -> None:
-            super().fetch(results)
-            if self.left:
-                self.left -= 1
-                ((batch_id, clip_id),) = results
-                into = self._mac.incoming / batch_id / clip_id
-                data = bytearray((into / name).read_bytes())
-                data[-1] ^= 1
-                (into / name).write_bytes(data)
+        def fetch(self, results: Sequence[Result], arrived: Callable[[Result], None]) -> None:
+            def damaged(result: Result) -> None:
+                if self.left:
+                    self.left -= 1
+                    file = self._mac.incoming.joinpath(*result) / name
+                    data = bytearray(file.read_bytes())
+                    data[-1] ^= 1
+                    file.write_bytes(data)
+                arrived(result)
+
+            super().fetch(results, damaged)
 
     house.daemons[1].transport = Clumsy(house.home.mac, house.home.gpu, unwatched)  # type: ignore[attr-defined]  # the second is the courier
     deliver(house, 1, "flag")
@@ -186,7 +188,6 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "a shorter clip": lambda result: os.truncate(result / delivery.VIDEO_FILE, 100),
     "another clip's meta": _of_another,
     "a link": _linked,
-    "a folder in it": lambda result: (result / "deep").mkdir(),
 }
 
 
