@@ -186,7 +186,7 @@ class Admission:
 
     def recover(self) -> None:
         """Finish the retries that a crash cut off."""
-        for building in sorted(self._generate.tmp.iterdir()):
+        for building in sorted(self._generate.tmp.glob("[!.]*")):
             self._renew(building)
 
     def _renew(self, building: Path) -> Path:

@@ -12,6 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +20,8 @@ from core import fsops
 from core.contract import now
 from core.errors import Cancelled, DropreelError, Stopped
 from core.logs import Logger
+from core.metrics import Metrics
+from core.network import NetworkChanges
 from core.rooms import ClipFolder
 from core.settings import DaemonSettings
 from core.watch import Hint, Wake, Watcher
@@ -30,9 +33,24 @@ AGAIN = 0.0
 IDLE = math.inf
 """``step`` found nothing to do and waits for nothing but a change in its folders."""
 
+ONCE_TRIES = 3
+"""With ``--once`` a daemon that is in trouble so often gives up; else it never does."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PROGRESS_SECONDS = 0.5
 CANCEL_SECONDS = 0.25
+METRICS_SECONDS = 15.0
+
+
+@dataclass
+class Chore:
+    """Something small that is done every so often, beside the work."""
+
+    name: str
+    seconds: float
+    do: Callable[[], None]
+    due: float
+    trouble: str = ""
+    """Why it failed the last time."""
 
 
 class Runtime:
@@ -45,13 +63,24 @@ class Runtime:
         settings: DaemonSettings,
         log: Logger,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        metrics: Metrics | None = None,
+        once: bool = False,
     ) -> None:
+        """Without ``metrics`` of its own the process counts under ``state``."""
         self.name = name
         self.settings = settings
+        self.watchdog_seconds = min(settings.watchdog_seconds, float(os.environ.get("WATCHDOG_USEC", "inf")) / 1e6)
+        """After so long a silence whoever started this process kills it."""
         self.log = log
         self.clock = clock
         self.wake = Wake()
         self.stopping = False
+        self.once = once
+        """Whether to leave when nothing is left to do, and to give up when the world is against it."""
+        self.metrics = metrics or Metrics(name, state / "metrics")
+        self._chores: list[Chore] = []
+        self._counting = self.every(METRICS_SECONDS, "metrics", self.metrics.write)
         self._notifier = Notifier()
         self._progress = state / "workers" / f"{name}.json"
 
@@ -63,8 +92,34 @@ class Runtime:
             for each in STOP_SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
 
+    def every(self, seconds: float, name: str, do: Callable[[], None]) -> Chore:
+        """Have the loop, and the work between its steps, do something small every so often; for the first time then."""
+        chore = Chore(name, seconds, do, self.clock() + seconds)
+        self._chores.append(chore)
+        return chore
+
+    @property
+    def next_chore_in(self) -> float:
+        """Seconds until the next chore is due."""
+        return max(0.0, min(chore.due for chore in self._chores) - self.clock())
+
+    def _do(self, chore: Chore) -> None:
+        """Do a chore; if it fails that is said, once for each reason, and is no trouble of the work."""
+        chore.due = self.clock() + chore.seconds
+        trouble = ""
+        try:
+            chore.do()
+        except (OSError, DropreelError) as error:
+            trouble = str(error)
+        if trouble and trouble != chore.trouble:
+            self.log.warning("chore.failed", chore=chore.name, error=trouble, again_in=chore.seconds)
+        chore.trouble = trouble
+
     def alive(self, status: str | None = None) -> None:
-        """Feed the watchdog; only the work loop and the work itself call this, never a thread of its own."""
+        """Feed the watchdog and do the chores; only the work loop and the work call this, never a thread of its own."""
+        for chore in self._chores:
+            if self.clock() >= chore.due:
+                self._do(chore)
         self._notifier.send(WATCHDOG=1, **({"STATUS": status} if status else {}))
 
     def breathe(self, _fraction: float = 0.0) -> None:
@@ -72,6 +127,14 @@ class Runtime:
         self.alive()
         if self.stopping:
             raise Stopped
+
+    def rest(self, seconds: float, network: NetworkChanges) -> None:
+        """Wait so long, or until the network changes. Raises ``Stopped`` at once when told to stop."""
+        deadline = self.clock() + seconds
+        while (left := deadline - self.clock()) > 0 and not network.happened():
+            self.breathe()
+            self.wake.wait(min(left, self.watchdog_seconds / 3), network.descriptors)
+        self.breathe()
 
     def ready(self) -> None:
         """Say that the daemon is at work."""
@@ -89,7 +152,7 @@ class Runtime:
             moment = self.clock()
             if moment - looked >= CANCEL_SECONDS:
                 looked = moment
-                self.alive(f"{folder.clip.clip_id} {fraction:.0%}")
+                self.alive(self._status(folder.clip.clip_id, fraction, moment - begun))
                 if folder.cancelled:
                     raise Cancelled
             if moment - written >= PROGRESS_SECONDS:
@@ -97,6 +160,11 @@ class Runtime:
                 self._write_progress(folder.clip.clip_id, fraction, moment - begun)
 
         return report
+
+    def _status(self, clip_id: str, fraction: float, seconds: float) -> str:
+        """What ``systemctl status`` shows: the stage, the clip, how far it is, how long it will take."""
+        left = f", about {seconds * (1 - fraction) / fraction:.0f} s left" if fraction > 0 else ""
+        return f"{self.name.partition('@')[0]} {clip_id}: {100 * fraction:.0f} %{left}"
 
     def _write_progress(self, clip_id: str, fraction: float, seconds: float) -> None:
         fsops.make_folder(self._progress.parent)
@@ -106,6 +174,7 @@ class Runtime:
 
     def close(self) -> None:
         """Say goodbye."""
+        self._do(self._counting)
         self._notifier.send(STOPPING=1, WATCHDOG=1)
         self._notifier.close()
         fsops.remove(self._progress)
@@ -139,9 +208,9 @@ def catch_signals(runtime: Runtime) -> None:
         signal.signal(signum, runtime.stop)
 
 
-def run(daemon: Daemon, *, once: bool = False) -> int:
-    """Run a daemon until it is told to stop, or with ``once`` until nothing is left to do; the exit status."""
-    runtime, log = daemon.runtime, daemon.runtime.log
+def run(daemon: Daemon) -> int:
+    """Run a daemon until it is told to stop, or ``once`` until nothing is left to do; the exit status."""
+    runtime, once, log = daemon.runtime, daemon.runtime.once, daemon.runtime.log
     settings = runtime.settings
     watcher = None if settings.poll or once else Watcher(daemon.hints, runtime.wake)
     interval = settings.poll_seconds if settings.poll else settings.scan_seconds
@@ -164,6 +233,8 @@ def run(daemon: Daemon, *, once: bool = False) -> int:
             except (DropreelError, OSError) as error:
                 # The world's fault: a disk, a mount, a permission. Say so, wait, look again.
                 trouble += 1
+                if once and trouble >= ONCE_TRIES:
+                    raise
                 delay = min(30.0, 0.5 * 2 ** min(trouble, 6))
                 log.error("daemon.trouble", error=str(error), code=_code(error), again_in=delay)
             if delay == AGAIN:
@@ -171,8 +242,9 @@ def run(daemon: Daemon, *, once: bool = False) -> int:
             if once and delay == IDLE:
                 break
             # The jitter keeps many daemons from looking at the same moment; the watchdog wants to hear of us.
-            limit = min(interval, settings.watchdog_seconds / 3) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
-            runtime.wake.wait(min(delay, limit))
+            limit = min(interval, runtime.watchdog_seconds / 3) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
+            runtime.alive("in trouble, see the log" if trouble else "waiting")
+            runtime.wake.wait(min(delay, limit, runtime.next_chore_in))
     finally:
         if watcher is not None:
             watcher.close()

@@ -96,10 +96,12 @@ class StageDaemon(Daemon):
         if folder.clip.failure is not None:
             self._fail(folder)
         elif attempts >= self.settings.rooms.max_attempts:
+            self.runtime.metrics.attempt_failed()
             self._give_up(folder, "worker_died", f"The worker died {attempts} times over this clip.",
                           "Look for its last words in the logs, then `dropreel retry` it.")  # fmt: skip
         else:
             self.worker.give_back(folder, count_attempt=True)
+            self.runtime.metrics.attempt_failed()
             log.warning("clip.recovered")
 
     def _handle(self, folder: ClipFolder) -> None:
@@ -136,6 +138,8 @@ class StageDaemon(Daemon):
                 )
                 log.info(self.done, seconds=clip.stages[self.stage].seconds)
             self.publish(folder)
+            flagged = clip.qa is not None and clip.qa.verdict == "flag"
+            self.runtime.metrics.clip("flagged" if flagged else "done", clip.stages[self.stage].seconds)
         except Stopped:
             self.worker.give_back(folder, count_attempt=False)
             log.info("clip.given_back")
@@ -155,6 +159,7 @@ class StageDaemon(Daemon):
             if not folder.path.exists():  # it has left this room: what failed came after
                 raise
             log.exception("clip.attempt_failed", attempt=attempts, error=str(error))
+            self.runtime.metrics.attempt_failed()
             if attempts >= self.settings.rooms.max_attempts:
                 self._give_up(folder, "gave_up", f"{type(error).__name__}: {error}",
                               "The log has the traceback; `dropreel retry` tries again.")  # fmt: skip
@@ -179,6 +184,7 @@ class StageDaemon(Daemon):
         assert failure is not None  # noqa: S101 - who calls this has seen to it
         delivery.fail(folder, failure, self.home)
         self.log.error("clip.failed", clip=folder.clip.clip_id, code=failure.code, reason=failure.message)
+        self.runtime.metrics.clip("cancelled" if failure.code == "cancelled" else "failed")
         self.tracker.track("fail", folder.path.parent, self.home.failed, [folder.path.name],
                            batch_id=folder.clip.batch_id, notes=failure.code)  # fmt: skip
 

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from core import fsops
 from core.contract import CLIP_ID, BatchAck, Clip, Manifest, Record, Rejection, VideoMeta, load
-from core.home import MANIFEST_FILE, REASON_FILE, Home
+from core.home import MANIFEST_FILE, REASON_FILE, STATUS_FILE, Home
+from core.overview import ServerStatus
 from core.rooms import CLIP_FILE
 
 JSON_OF: dict[str, type[Record]] = {
     MANIFEST_FILE: Manifest,
     CLIP_FILE: Clip,
     REASON_FILE: Rejection,
+    STATUS_FILE: ServerStatus,
     "video_meta.json": VideoMeta,
 }
 
@@ -104,7 +106,8 @@ def check_at_rest(home: Home, dropped: dict[str, bytes], delivered: set[str], re
         for path in folder.rglob("*")
         if path.is_file()
     ]
-    left += [path for path in gpu.outbox.rglob("*") if path.is_file() and path.parent != gpu.batch_acks]
+    answers = {gpu.status, *gpu.batch_acks.iterdir()}
+    left += [path for path in gpu.outbox.rglob("*") if path.is_file() and path not in answers]
     left += [path for path in [*mac.root.rglob("*"), *gpu.root.rglob("*")] if path.name.endswith(fsops.PART)]
     left += list(gpu.failed.iterdir())
     assert not left, left

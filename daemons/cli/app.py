@@ -11,6 +11,7 @@ from rich.console import Console
 from core import fsops
 from core.errors import BadSettings
 from core.home import Home
+from core.metrics import folder_of
 from core.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON
 def open_home(root: Path) -> tuple[Settings, Home]:
     """The settings and folders of a home; from here on this process writes only inside it."""
     settings, home = load_settings(root)
-    fsops.confine(home.root, home.mac.hot)
+    fsops.confine(home.root, home.mac.hot, folder_of(settings.metrics, home, home.gpu.state))
     home.prepare(*([home.mac] if settings.mac else []), *([home.gpu] if settings.gpu else []))
     for half in ([home.mac] if settings.mac else []) + ([home.gpu] if settings.gpu else []):
         strays = [str(path) for path in half.moved_within if path.stat().st_dev != half.root.stat().st_dev]

@@ -8,7 +8,7 @@ import time
 import unicodedata
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group
@@ -22,7 +22,7 @@ from core.contract import VideoMeta, load
 from core.errors import DropreelError
 from core.home import SETTINGS_FILE, STAGES, Home
 from core.logs import open_log
-from core.overview import overview
+from core.overview import Overview, overview
 from core.settings import Settings
 from daemons.cli.app import app, console, open_home
 from daemons.cli.init import make_home
@@ -91,18 +91,18 @@ def _watch(supervisor: Supervisor, folders: Home, settings: Settings, stem: str)
     raise DropreelError(f"No clip after {PATIENCE_SECONDS:.0f} s. Look into {folders.gpu.logs}.")
 
 
-def _picture(found: dict[str, Any], seconds: float) -> Group:
+def _picture(found: Overview, seconds: float) -> Group:
     """One line a place, in the order in which a clip walks through them."""
     grid = Table.grid(padding=(0, 2))
-    mac, gpu = found["mac"], found["gpu"]
-    grid.add_row("hot folder", _dots(mac["hot_folder"] > 0), "")
-    grid.add_row("outbox", _dots(mac["outbox"] > 0), "")
-    for room in gpu["rooms"]:
-        worker = next((worker for worker in room["workers"] if worker["clip"]), None)
-        fraction = worker["fraction"] or 0.0 if worker else 0.0
-        bar = ProgressBar(total=1.0, completed=fraction, width=32) if worker else ""
-        grid.add_row(room["room"], _dots(bool(worker or room["ready"])), bar)
-    grid.add_row("results", _dots(gpu["outbox"] > 0), "")
+    mac, gpu = found.mac, found.gpu
+    if mac is not None and gpu is not None:  # a demo's home has both halves
+        grid.add_row("hot folder", _dots(mac.hot_folder > 0), "")
+        grid.add_row("outbox", _dots(mac.outbox > 0), "")
+        for room in gpu.rooms:
+            worker = next((worker for worker in room.workers if worker.clip), None)
+            bar = ProgressBar(total=1.0, completed=worker.fraction or 0.0, width=32) if worker else ""
+            grid.add_row(room.room, _dots(bool(worker or room.ready)), bar)
+        grid.add_row("results", _dots(gpu.outbox > 0), "")
     return Group(grid, f"{seconds:.0f} s")
 
 

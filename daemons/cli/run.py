@@ -10,6 +10,7 @@ import typer
 from core.errors import BadSettings
 from core.home import STAGES, Home
 from core.logs import open_log
+from core.metrics import Metrics, folder_of
 from core.settings import WORKER_NAME, Settings
 from daemons import runtime
 from daemons.cli.app import HERE, HomeOption, app, open_home
@@ -43,9 +44,11 @@ def run(
         raise BadSettings(f"A worker is called by letters, digits, - and _, like gpu0; not {worker!r}.")
     half = folders.mac if on_mac else folders.gpu
     name = f"{daemon}@{worker}" if worker else daemon
-    life = runtime.Runtime(name, half.state, settings.daemons, open_log(name, half.logs))
+    metrics = Metrics(name, folder_of(settings.metrics, folders, half.state), settings.metrics.gpu_dollars_per_hour)
+    life = runtime.Runtime(name, half.state, settings.daemons, open_log(name, half.logs), metrics=metrics,
+                           once=once)  # fmt: skip
     runtime.catch_signals(life)
-    raise typer.Exit(runtime.run(make(daemon, folders, settings, worker, life), once=once))
+    raise typer.Exit(runtime.run(make(daemon, folders, settings, worker, life)))
 
 
 def make(daemon: DaemonName, home: Home, settings: Settings, worker: str, life: runtime.Runtime) -> runtime.Daemon:

@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-from core.contract import SCHEMAS
+from core.contract import SCHEMAS as CONTRACT
+from core.contract import Record
 from core.errors import DropreelError
+from core.overview import ServerStatus
 from daemons.cli.app import app
+
+SCHEMAS: dict[str, type[Record]] = {**CONTRACT, "server_status": ServerStatus}
 
 
 @app.command()

@@ -1,56 +1,141 @@
-"""``dropreel status``: the rooms as a table."""
+"""``dropreel status``: the rooms as a table, here or on the server."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from typing import Annotated
 
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from core.overview import overview
+from core.cards import Card
+from core.overview import MacStatus, Overview, RoomStatus, ServerStatus, WorkerStatus, overview
 from core.settings import load_settings
 from daemons.cli.app import HERE, HomeOption, JsonOption, app, console
 
+WATCH_SECONDS = 1.0
+
 
 @app.command()
-def status(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
-    """Show what lies where, from the folders alone: it also works when every daemon is dead."""
+def status(
+    home: HomeOption = HERE,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every second, until Ctrl-C.")] = False,
+) -> None:
+    """Show what lies where, from the folders alone: it also works when every daemon is dead.
+
+    On a Mac whose server is another machine, the server's rooms are shown as it last told of them.
+    """
     settings, folders = load_settings(home)
-    found = overview(folders, settings)
+    if watch and as_json:
+        raise typer.BadParameter("--watch draws for people, --json is for programs: one of them.")
     if as_json:
-        console.print_json(json.dumps(found))
+        console.print_json(json.dumps(overview(folders, settings).model_dump(mode="json")))
         return
-    if "mac" in found:
-        console.print(_mac(found["mac"]))
-    if "gpu" in found:
-        console.print(_gpu(found["gpu"]))
+    if not watch:
+        console.print(draw(overview(folders, settings)))
+        return
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(draw(overview(folders, settings)), refresh=True)
+                time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return
 
 
-def _mac(mac: dict[str, Any]) -> Table:
+def draw(found: Overview) -> RenderableType:
+    """A home as tables."""
+    parts: list[RenderableType] = []
+    if found.mac is not None:
+        parts.append(_mac(found.mac))
+    if found.gpu is not None:
+        age = found.gpu_age_seconds
+        parts.append(_rooms(found.gpu, "gpu" if age is None else f"server, as of {span(age)} ago"))
+        parts += [_figures(found.gpu), *(_card(card) for card in found.gpu.cards)]
+    if found.gpu_trouble is not None:
+        parts.append(Text(found.gpu_trouble, style="yellow"))
+    return Group(*parts)
+
+
+def _mac(mac: MacStatus) -> Table:
+    counts = mac.model_dump(exclude={"disk_free_bytes"})
     table = Table(title="mac", title_justify="left")
-    for name in mac:
+    for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(*(str(count) for count in mac.values()))
+    table.add_column("disk free", justify="right")
+    table.add_row(*(str(count) for count in counts.values()), size(mac.disk_free_bytes))
     return table
 
 
-def _gpu(gpu: dict[str, Any]) -> Table:
-    table = Table(title="gpu", title_justify="left", caption_justify="left",
-                  caption=f"inbox {gpu['inbox']} · outbox {gpu['outbox']} · failed {gpu['failed']}")  # fmt: skip
-    for column in ("room", "ready", "oldest", "worker", "clip", "done"):
+def _rooms(gpu: ServerStatus, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("room", "ready", "oldest", "worker", "clip", "done", "left"):
         table.add_column(column, justify="left" if column in {"room", "worker", "clip"} else "right")
-    for room in gpu["rooms"]:
-        name = room["room"] + (" (paused)" if room["paused"] else "")
-        ready = f"{room['ready']}" + (f"/{room['bound']}" if room["bound"] else "")
-        oldest = f"{room['oldest_seconds']:.0f} s" if room["oldest_seconds"] is not None else ""
-        for worker in room["workers"] or [None]:
-            table.add_row(name, ready, oldest, *_worker(worker))
-            name = ready = oldest = ""
+    for room in gpu.rooms:
+        for number, worker in enumerate(room.workers or [None]):
+            first = _room(room) if number == 0 else ("", "", "")
+            table.add_row(*first, *_worker(worker))
     return table
 
 
-def _worker(worker: dict[str, Any] | None) -> tuple[str, str, str]:
+def _room(room: RoomStatus) -> tuple[str, str, str]:
+    name = room.room + (f" ({room.held})" if room.held else "")
+    ready = f"{room.ready}" + (f"/{room.bound}" if room.bound else "")
+    return name, ready, "" if room.oldest_seconds is None else span(room.oldest_seconds)
+
+
+def _worker(worker: WorkerStatus | None) -> tuple[str, str, str, str]:
     if worker is None:
-        return "", "", ""
-    done = f"{worker['fraction']:.0%}" if worker["fraction"] is not None else ""
-    return worker["worker"] + ("" if worker["alive"] else " (down)"), worker["clip"] or "", done
+        return "", "", "", ""
+    done = "" if worker.fraction is None else f"{worker.fraction:.0%}"
+    left = "" if worker.remaining_seconds is None else span(worker.remaining_seconds)
+    return worker.worker + ("" if worker.alive else " (down)"), worker.clip or "", done, left
+
+
+def _figures(gpu: ServerStatus) -> Text:
+    words = [f"inbox {gpu.inbox}", f"outbox {gpu.outbox}", f"failed {gpu.failed}", f"{size(gpu.disk_free_bytes)} free"]
+    if gpu.clips_per_minute:
+        words.append(f"{gpu.clips_per_minute:.1f} clips a minute")
+    if gpu.eta_seconds:
+        words.append(f"all {gpu.clips} done in {span(gpu.eta_seconds)}")
+    return Text(" · ".join(words))
+
+
+def _card(card: Card) -> Text:
+    words = [f"{card.name} {card.uuid[:12]}"]
+    if card.utilization is not None:
+        words.append(f"{card.utilization:.0%} busy")
+    if card.memory_used_bytes is not None and card.memory_bytes is not None:
+        words.append(f"{size(card.memory_used_bytes)} of {size(card.memory_bytes)}")
+    if card.temperature_celsius is not None:
+        words.append(f"{card.temperature_celsius:.0f} °C")
+    if card.power_watts is not None:
+        words.append(f"{card.power_watts:.0f} W")
+    if card.slowed_by:
+        words.append("slowed by " + ", ".join(card.slowed_by))
+    return Text(" · ".join(words))
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: ``4 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: ``214 GB``, ``2.0 GB``, ``350 MB``."""
+    gigabytes = count / 1e9
+    return (
+        f"{gigabytes:.0f} GB"
+        if gigabytes >= 10
+        else f"{gigabytes:.1f} GB"
+        if gigabytes >= 1
+        else f"{count / 1e6:.0f} MB"
+    )
