@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from core import fsops
 from core.contract import Clip, now
 
 TRACKER_FILE = "file_operations.log"
+ROTATE_BYTES = 20 << 20
+"""An audit that has grown so large is renamed, and a new one begun."""
 
 
 class FileTracker:
@@ -91,4 +94,24 @@ class FileTracker:
             "notes": notes,
             **more,
         }
+        self._rotate()
         fsops.append(self._file, json.dumps(entry, ensure_ascii=False))
+
+    def _rotate(self) -> None:
+        """Name a full audit by the moment. One who is about to append to it does so under that name: no line is lost.
+
+        The lock is for those who find it full at the same time: the second would rename what the first has begun.
+        """
+        if not self._is_full() or (lock := fsops.lock(self._file.parent)) is None:
+            return
+        try:
+            if self._is_full():
+                fsops.move(self._file, fsops.free_name(self._file.with_name(f"{TRACKER_FILE}.{now():%Y%m%d_%H%M%S}")))
+        finally:
+            os.close(lock)
+
+    def _is_full(self) -> bool:
+        try:
+            return self._file.stat().st_size >= ROTATE_BYTES
+        except FileNotFoundError:  # there is none yet, or it was renamed this moment
+            return False

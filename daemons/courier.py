@@ -10,16 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from core import alerts, fsops, receipt
 from core.contract import BATCH_ID, load
 from core.disk import DiskGuard
 from core.errors import BadSettings, DiskFull, DropreelError, Refused, Stopped
 from core.figures import DiskFigures
-from core.home import Home
+from core.home import STATUS_FILE, Home
 from core.metrics import Outcome
-from core.network import NetworkChanges
 from core.notify import Teller
 from core.overview import ServerStatus
 from core.rsync import LinkLost, LinkRefused
@@ -27,13 +24,11 @@ from core.settings import Settings
 from core.tracker import FileTracker
 from core.transfer import LocalTransport, Result, RsyncTransport, Transport
 from core.watch import Hint
-from daemons.runtime import AGAIN, IDLE, ONCE_TRIES, Daemon, Runtime
+from daemons.link import Link
+from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
 
-LONGEST_PAUSE = 60.0
-"""While the server cannot be reached it is tried after a pause at random, which grows up to so many seconds."""
 REFUSED_SECONDS = 60.0
 """What a person has to mend is tried again after so long."""
-
 ALERT_SECONDS = 5.0
 """So often one looks whether there is trouble that somebody should be told of."""
 
@@ -72,14 +67,10 @@ class CourierDaemon(Daemon):
         self._patience = settings.notify.link_minutes * 60
         self._teller = Teller(mac.state / "notify.json", settings.notify, runtime.log)
         self._server_alerts = alerts.ServerAlerts(settings.notify.stalled_minutes)
-        self._server_status = mac.server / "status.json" if self.settings.kind == "rsync" else home.gpu.status
-        self._link_down_at: float | None = None
-        self._link_trouble = ""
+        self._server_status = mac.server / STATUS_FILE if self.settings.kind == "rsync" else home.gpu.status
+        self.link = Link(runtime)
         if settings.notify.urls:
             runtime.every(ALERT_SECONDS, "alerts", self._tell_of_trouble)
-        self._network = NetworkChanges()
-        self._link_lost_at: float | None = None
-        self._refusal = ""
         self._pushed_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
 
@@ -91,61 +82,24 @@ class CourierDaemon(Daemon):
     def close(self) -> None:
         """Let another of this name run."""
         self._teller.close()
-        self._network.close()
+        self.link.close()
         os.close(self._lock)
 
     def step(self) -> float:
-        """Carry all there is to carry, as often as the link needs; the seconds until the next look."""
-        link = Retrying(
-            retry=retry_if_exception_type(LinkLost),
-            wait=wait_random_exponential(multiplier=1.0, max=LONGEST_PAUSE),
-            stop=lambda tries: self.runtime.once and tries.attempt_number >= ONCE_TRIES,
-            sleep=lambda seconds: self.runtime.rest(seconds, self._network),
-            before_sleep=self._say_lost,
-            reraise=True,
-        )
-        self._network.happened()  # what has changed until now is no reason to hurry
+        """Carry all there is to carry; the seconds until the next look."""
         try:
-            did = link(self._carry)
-        except LinkRefused as error:
+            did = self.link.over(self._carry)
+        except LinkRefused:
             if self.runtime.once:
                 raise
-            self._note_link(str(error))
-            if str(error) != self._refusal:
-                self._refusal = str(error)
-                self.log.error("link.refused", reason=self._refusal, again_in=REFUSED_SECONDS)
             return REFUSED_SECONDS
         return AGAIN if did else IDLE if self.runtime.once else self._look_seconds
-
-    def _say_lost(self, tries: RetryCallState) -> None:
-        error = tries.outcome.exception() if tries.outcome else None
-        self._note_link(str(error))
-        if self._link_lost_at is None:
-            self._link_lost_at = self.runtime.clock()
-            self.log.warning("link.lost", reason=str(error))
-        self.runtime.alive(f"the server cannot be reached, try {tries.attempt_number}")
-
-    def _say_back(self) -> None:
-        self._note_link()
-        if self._link_lost_at is not None:
-            self.log.warning("link.back", seconds=round(self.runtime.clock() - self._link_lost_at, 1))
-        self._link_lost_at = None
-        self._refusal = ""
-
-    def _note_link(self, trouble: str = "") -> None:
-        """Keep since when the server cannot be reached, and why; without ``trouble`` it can."""
-        self.runtime.metrics.link(up=not trouble)
-        self._link_trouble = trouble
-        if not trouble:
-            self._link_down_at = None
-        elif self._link_down_at is None:
-            self._link_down_at = self.runtime.clock()
 
     def _carry(self) -> bool:
         """Look at what the server says, and do what follows from it; whether there was anything to do."""
         unanswered = self._unanswered()
         results = self.transport.look(unanswered)
-        self._say_back()
+        self.link.reached()
         did = self._take_answers(unanswered)
         did |= self._push()
         did |= self._receive(results)
@@ -277,16 +231,17 @@ class CourierDaemon(Daemon):
         return did or bool(due)
 
     def _tell_of_trouble(self) -> None:
+        """Name all that is wrong now, here and at the server."""
         moment = self.runtime.clock()
         try:
             status = load(ServerStatus, self._server_status)
         except (Refused, OSError):
             status = None
-        down = moment - self._link_down_at if self._link_down_at is not None else 0.0
+        down = self.link.down_seconds
         troubles = self._server_alerts.look(status, moment, reachable=down == 0)
         silent = self._server_alerts.silence(moment)
         if self._lasts("link", down):
-            troubles.append(alerts.link_lost(down, self._link_trouble))
+            troubles.append(alerts.link_lost(down, self.link.trouble))
         if self._lasts("silent", silent):
             troubles.append(alerts.server_silent(silent))
         if self._must_wait():

@@ -6,20 +6,31 @@ from pathlib import Path
 
 from core import delivery, fsops
 from core.admission import Admission, NotYet
+from core.alerts import ServerAlerts
 from core.contract import ResultAck, load
 from core.disk import DiskGuard
 from core.drops import Settler
 from core.errors import DiskFull, DropreelError, Refused, Stopped
+from core.figures import DiskFigures, RoomFigures
 from core.home import Home
+from core.metrics import forget
+from core.notify import Teller
+from core.overview import ServerStatus, results_in, server_status
+from core.pace import Pace
 from core.rooms import Worker
-from core.settings import Settings
+from core.settings import NotifySettings, Settings
 from core.tracker import FileTracker
 from core.watch import Hint
 from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
 from daemons.stage import room_of
+from daemons.supervisor import children_of
 
 PATIENCE_RESENDS = 3
 """A file that does not come while the sender would have sent it so often is not coming."""
+STATUS_SECONDS = 5.0
+"""So often the server says how it stands,"""
+FORGET_SECONDS = 60.0
+"""and looks for metrics of workers that are no longer."""
 RETRY_SECONDS = 30.0
 """A batch that could not be read is tried again after so long."""
 
@@ -28,6 +39,7 @@ class IntakeDaemon(Daemon):
     """Takes batches in and lets results go."""
 
     def __init__(self, home: Home, settings: Settings, runtime: Runtime) -> None:
+        self.home = home
         self.gpu = home.gpu
         self.settings = settings
         self.runtime = runtime
@@ -42,7 +54,18 @@ class IntakeDaemon(Daemon):
         self.disk = DiskGuard(self.gpu.root, settings.disk, runtime.clock)
         self._held = ""
         self._recovered = False
-        fsops.sweep(self.gpu.batch_acks, self.room.root)
+        self._pace = Pace(results_in(self.gpu), runtime.clock)
+        self._status: ServerStatus | None = None
+        runtime.metrics.add(RoomFigures(lambda: self._status))
+        runtime.metrics.add(DiskFigures("gpu", self.gpu.root))
+        runtime.every(STATUS_SECONDS, "status", self._write_status)
+        runtime.every(FORGET_SECONDS, "metrics of former workers", self._forget_workers)
+        who = NotifySettings() if settings.mac else settings.notify  # on one machine it is the courier that tells
+        self._teller = Teller(self.gpu.state / "notify.json", who, runtime.log)
+        self._alerts = ServerAlerts(settings.notify.stalled_minutes)
+        if who.urls:
+            runtime.every(STATUS_SECONDS, "alerts", self._tell_of_trouble)
+        fsops.sweep(self.gpu.outbox, self.room.root)
 
     @property
     def hints(self) -> tuple[Hint, ...]:
@@ -51,6 +74,7 @@ class IntakeDaemon(Daemon):
 
     def close(self) -> None:
         """Let go of the worker's name."""
+        self._teller.close()
         self.worker.close()
 
     def step(self) -> float:
@@ -92,6 +116,7 @@ class IntakeDaemon(Daemon):
 
     def _take(self, path: Path, rested: float) -> float:
         limits = self.settings.hot_folder
+        repeated = (self.gpu.batch_acks / f"{path.name}.json").exists()
         try:
             arrival = self.admission.open(path)
             if arrival.by_hand and rested < limits.settle_seconds:
@@ -108,9 +133,14 @@ class IntakeDaemon(Daemon):
             if error.finding.code == "json_invalid" and rested < limits.incomplete_seconds:
                 return limits.incomplete_seconds - rested  # perhaps half-written
             place = self.admission.refuse(path, error.finding)
+            self.runtime.metrics.batch("failed")
             self.log.error("batch.refused", batch=path.name, reason=str(error), folder=str(place))
             return AGAIN
+        if not repeated:
+            self.runtime.metrics.batch("done")
         for outcome in ack.entries:
+            if outcome.clip_id is None and not repeated:
+                self.runtime.metrics.clip("failed")
             for finding in outcome.findings:
                 self.log.warning("entry.refused", batch=path.name, image=outcome.image_path, reason=str(finding))
         self.log.info("batch.taken", batch=path.name, clips=sum(outcome.clip_id is not None for outcome in ack.entries))
@@ -127,6 +157,7 @@ class IntakeDaemon(Daemon):
             did = True
             self.runtime.alive()
             self.log.info("clip.entered", clip=clip.name)
+            self.runtime.metrics.clip("done")
             self.tracker.track("intake", self.gpu.inbox, clip.parent, [clip.name], batch_id=clip.name.split("-")[0])
         return did
 
@@ -137,6 +168,7 @@ class IntakeDaemon(Daemon):
             try:
                 ack = load(ResultAck, path)
                 if delivery.release(ack, self.gpu):
+                    self._pace.released(ack.clip_id)
                     self.log.info("clip.released", clip=ack.clip_id)
                     self.tracker.track(
                         "release", self.gpu.outbox, None, [ack.clip_id], batch_id=ack.clip_id.split("-")[0]
@@ -148,6 +180,21 @@ class IntakeDaemon(Daemon):
             fsops.remove(path)  # one that does not fit is sent again by a Mac that still sees the result listed
         fsops.empty(self.gpu.released)
         return bool(acks)
+
+    def _write_status(self) -> None:
+        """Say how the server stands: for the Mac, for ``dropreel status``, and for Prometheus."""
+        busy = self._status is not None and self._status.clips > 0
+        pace = round(self._pace.look(results_in(self.gpu), busy=busy), 3)
+        self._status = server_status(self.home, self.settings, pace)
+        fsops.write(self.gpu.status, self._status.to_json(), durable=False)
+
+    def _tell_of_trouble(self) -> None:
+        if self._status is not None:
+            self._teller.lasting(self._alerts.look(self._status, self.runtime.clock()))
+
+    def _forget_workers(self) -> None:
+        """Workers that the settings name no more are nobody's alarm."""
+        forget(self.runtime.metrics.file.parent, {child.name for child in children_of(self.settings)})
 
 
 def _identity(batch: Path) -> object:

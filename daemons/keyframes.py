@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from core import fsops
 from core.batches import Batches, is_held
 from core.contract import BatchAck, Manifest, work_key
+from core.disk import DiskGuard
 from core.drops import Drop, DropKey, Settler, scan
 from core.errors import DiskFull, DropreelError, Finding, Refused, Stopped
 from core.examine import MAYBE_UNFINISHED, Examined, examine
@@ -34,6 +35,8 @@ class KeyframesDaemon(Daemon):
         self.log = runtime.log
         self.tracker = FileTracker(self.mac.logs, "keyframes")
         self.batches = Batches(self.mac, settings.project_id)
+        self.disk = DiskGuard(self.mac.root, settings.disk, runtime.clock)
+        self._held = False
         self._ours = (self.mac.sent, self.mac.rejected)
         self._settler: Settler[DropKey] = Settler()
         self._examined: dict[DropKey, Examined] = {}
@@ -70,7 +73,16 @@ class KeyframesDaemon(Daemon):
         held = self.batches.held()
         here = {drop.key: drop for drop in drops if not is_held(drop, held.get(drop.key, ()))}
         rested = self._settler.look({key: drop.identity() for key, drop in here.items()}, self.runtime.clock())
-        return min(wait, self._examine_rested(here, rested), self._send())
+        wait = min(wait, self._examine_rested(here, rested))
+        return wait if self._must_wait() else min(wait, self._send())
+
+    def _must_wait(self) -> bool:
+        """Whether the disk has no room for a batch; says so when it changes."""
+        low = self.disk.low
+        if low != self._held:
+            self.log.warning("disk.low" if low else "disk.enough")
+            self._held = low
+        return low
 
     def _examine_rested(self, here: dict[DropKey, Drop], rested: dict[DropKey, float]) -> float:
         """Examine the drops that have come to rest; the seconds until the next one will have."""

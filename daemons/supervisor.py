@@ -14,9 +14,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.alerts import gave_up
 from core.errors import AlreadyRunning, BadSettings
-from core.home import STAGES
+from core.home import STAGES, Home
 from core.logs import Logger
+from core.notify import Teller
 from core.process import tethered
 from core.settings import Settings
 from core.watch import Wake
@@ -73,6 +75,9 @@ class Supervisor:
         self.children = self.children or children_of(self.settings)
         self._signals = 0
         self._wake = Wake()
+        home = Home(self.home)
+        state = (home.mac if self.settings.mac else home.gpu).state
+        self._teller = Teller(state / "notify.up.json", self.settings.notify, self.log)
         self._selector = selectors.DefaultSelector()
         self._sockets = tempfile.TemporaryDirectory(prefix="dropreel-")  # socket paths must be short
 
@@ -104,6 +109,7 @@ class Supervisor:
                 self._bury(child, status)
             else:
                 self._watch(child)
+        self._teller.lasting(gave_up(child.name) for child in self.children if child.given_up)
 
     def rest(self, seconds: float) -> None:
         """Wait so long, or until a signal."""
@@ -124,6 +130,7 @@ class Supervisor:
             if child.process is not None:
                 child.process.wait()
             self._forget(child)
+        self._teller.close()
         self._selector.close()
         self._sockets.cleanup()
         self._wake.close()

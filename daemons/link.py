@@ -1,0 +1,80 @@
+"""The courier's link to the server: work over it is tried until it succeeds, and what fails it is said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from core.network import NetworkChanges
+from core.rsync import LinkLost, LinkRefused
+from daemons.runtime import ONCE_TRIES, Runtime
+
+LONGEST_PAUSE = 60.0
+"""While the server cannot be reached it is tried after a pause at random, which grows up to so many seconds."""
+
+T = TypeVar("T")
+
+
+class Link:
+    """Whether the server can be reached, since when not, and why."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.trouble = ""
+        """What is wrong; empty while nothing is."""
+        self._runtime = runtime
+        self._network = NetworkChanges()
+        self._down_at = 0.0
+
+    def close(self) -> None:
+        """Listen to the network no more."""
+        self._network.close()
+
+    @property
+    def down_seconds(self) -> float:
+        """For how long the server has not been reached; 0 while it is."""
+        return self._runtime.clock() - self._down_at if self.trouble else 0.0
+
+    def over(self, work: Callable[[], T]) -> T:
+        """Do work that may be repeated, again until the link has carried it; at once when the network is back.
+
+        Raises what ``work`` raises but for ``LinkLost``, which it raises with ``--once`` alone; and ``Stopped``.
+        """
+        tries = Retrying(
+            retry=retry_if_exception_type(LinkLost),
+            wait=wait_random_exponential(multiplier=1.0, max=LONGEST_PAUSE),
+            stop=lambda state: self._runtime.once and state.attempt_number >= ONCE_TRIES,
+            sleep=lambda seconds: self._runtime.rest(seconds, self._network),
+            before_sleep=self._say_lost,
+            reraise=True,
+        )
+        self._network.happened()  # what has changed until now is no reason to hurry
+        try:
+            return tries(work)
+        except LinkRefused as error:
+            if self._is_new(str(error)):
+                self._runtime.log.error("link.refused", reason=str(error))
+            raise
+
+    def reached(self) -> None:
+        """The server has answered."""
+        if self.trouble:
+            self._runtime.log.warning("link.back", seconds=round(self.down_seconds, 1))
+        self.trouble = ""
+        self._runtime.metrics.link(up=True)
+
+    def _say_lost(self, tries: RetryCallState) -> None:
+        reason = str(tries.outcome.exception()) if tries.outcome else ""
+        if self._is_new(reason) and tries.attempt_number == 1:
+            self._runtime.log.warning("link.lost", reason=reason)
+        self._runtime.alive(f"the server cannot be reached, try {tries.attempt_number}")
+
+    def _is_new(self, trouble: str) -> bool:
+        """Take note of what is wrong; whether it is another thing than before."""
+        if not self.trouble:
+            self._down_at = self._runtime.clock()
+        new = trouble != self.trouble
+        self.trouble = trouble
+        self._runtime.metrics.link(up=False)
+        return new
