@@ -1,0 +1,64 @@
+"""``dropreel doctor``: everything that would make tonight's run fail, each with the remedy."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from core import doctor as checks
+from core import fsops
+from core.doctor import Patient, Result, Verdict
+from core.settings import load_settings
+from daemons.cli.app import HERE, HomeOption, JsonOption, app, console
+
+_COLOURS: dict[Verdict, str] = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
+
+
+@app.command()
+def doctor(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
+    """Look for everything that would make tonight's run fail, and say what to do about it.
+
+    Run it as the user who runs the daemons. It writes probes, and takes them away again; it changes nothing.
+
+    **Exit status:** 0 nothing will fail, though there may be warnings; 1 something will.
+    """
+    settings, folders = load_settings(home)
+    fsops.confine(folders.root, folders.mac.hot)
+    found: list[tuple[str, Result]] = []
+    with console.status("looking", spinner="line") as status:
+        for family, result in checks.examine(Patient(settings, folders), checks.CHECKS):
+            found.append((family, result))
+            status.update(f"looking at {family}")
+    failed = any(result.verdict == "fail" for _, result in found)
+    if as_json:
+        results = [{"family": family, **result.model_dump()} for family, result in found]
+        whole = {"home": str(folders.root), "role": settings.role, "failed": failed, "results": results}
+        typer.echo(json.dumps(whole, indent=1))
+    else:
+        _show(found)
+    raise typer.Exit(int(failed))
+
+
+def _show(found: list[tuple[str, Result]]) -> None:
+    """The table, and under it what to do."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    last = ""
+    for family, result in found:
+        mark = Text(result.verdict, _COLOURS[result.verdict])
+        table.add_row(Text("" if family == last else family, "bold"), mark, Text(result.name), Text(result.seen))
+        last = family
+    console.print(table)
+    for family, result in found:
+        if result.remedy is not None:
+            console.print()
+            console.print(Text(f"{family}, {result.name}", _COLOURS[result.verdict]))
+            console.print(Padding(Text(result.remedy), (0, 0, 0, 2)))
+    count = {verdict: sum(result.verdict == verdict for _, result in found) for verdict in _COLOURS}
+    console.print()
+    console.print(", ".join(f"{number} {verdict}" for verdict, number in count.items() if number), highlight=False)
