@@ -1,18 +1,18 @@
 # make demo   install what it needs and run the main job, drop to clip
 # make test   install what it needs and run the tests
-# make lint types bench chaos, make format: see below
+# make lint types format, make bench, make soak: see below
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types format bench clean
+.PHONY: demo test lint types format bench soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dropreel demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(VENV)/.programs
 	$(BIN)/pytest
 
 lint: $(VENV)/.installed-test
@@ -26,8 +26,11 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed-test $(VENV)/.programs
 	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.installed-test $(VENV)/.programs
+	$(BIN)/python -m tests.chaos.soak soak-$$(date +%H%M%S)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -39,6 +42,17 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.installed
+
+# What the tests of the link and of the services run for real. Without them these tests say so and are left out.
+$(VENV)/.programs: | $(VENV)/bin/pip
+	@missing=; for program in rsync:rsync rrsync:rsync sshd:openssh-server systemd-analyze:systemd; do \
+	  PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null || missing="$$missing $${program#*:}"; done; \
+	[ "$$(uname)" = Linux ] || missing=$$(echo "$$missing" | sed 's/systemd\|openssh-server//g'); \
+	if [ -z "$$(echo $$missing)" ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null && touch $@; \
+	elif [ "$$(uname)" = Linux ]; then echo "Some tests are left out. To run them all: sudo apt install$$missing"; \
+	else echo "Some tests are left out. To run them all: brew install$$missing"; fi
 
 # Debian keeps the venv module in a package of its own: installed where we may, else named.
 $(VENV)/bin/pip:

@@ -92,7 +92,7 @@ def _back(machines: Machines, results: int, number: int, kib: int = 0) -> tuple[
     outbox, inbox = machines.server_root / "gpu/outbox", machines.server_root / "gpu/inbox"
     (outbox / "acks").mkdir(parents=True, exist_ok=True)
     (inbox / "acks").mkdir(parents=True, exist_ok=True)
-    batch_id = f"20261122_2{number}0000"
+    batch_id = f"20261122_{number:02d}0000"
     for result in range(results):
         _result(outbox, batch_id, result)
     copy = mac.home.mac.root / "copy"

@@ -8,7 +8,24 @@ import sys
 from core.errors import DropreelError
 from daemons.cli.app import app
 
-COMMANDS = ("demo", "init", "up", "run", "status", "tail", "check", "pause", "retry", "cancel", "schema")
+COMMANDS = (
+    "demo",
+    "init",
+    "ssh_setup",
+    "up",
+    "run",
+    "status",
+    "tail",
+    "check",
+    "doctor",
+    "pause",
+    "retry",
+    "cancel",
+    "notify",
+    "prune",
+    "services",
+    "schema",
+)
 """In the order in which ``--help`` lists them; a module registers what it holds."""
 
 for _name in COMMANDS:

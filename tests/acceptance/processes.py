@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from core import fsops
@@ -21,13 +22,15 @@ SMALL = TINY.replace(
 class Household:
     """A home, and the processes that were started on it; all of them die with the test."""
 
-    def __init__(self, root: Path, settings: str = SMALL) -> None:
+    def __init__(self, root: Path, settings: str = SMALL, inside: Sequence[str] = ()) -> None:
+        """``inside`` is put before every command: ``("ip", "netns", "exec", NAME)``."""
         if not (root / "dropreel.toml").exists():
             root.mkdir(parents=True)
             (root / "dropreel.toml").write_text(settings)
         read, self.home = load_settings(root)
         fsops.confine()
         self.home.prepare(*([self.home.mac] if read.mac else []), *([self.home.gpu] if read.gpu else []))
+        self._inside = inside
         self.processes: list[subprocess.Popen[str]] = []
 
     def dropreel(self, *words: str) -> subprocess.Popen[str]:
@@ -42,7 +45,7 @@ class Household:
 
     def _start(self, words: tuple[str, ...], output: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemons.cli", *words, "--home", str(self.home.root)],
+            [*self._inside, sys.executable, "-m", "daemons.cli", *words, "--home", str(self.home.root)],
             stdout=output,
             stderr=output,
             text=True,

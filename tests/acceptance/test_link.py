@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +28,13 @@ QUICK = SMALL + "\n[daemons]\nscan_seconds = 0.5\n"
 class Pair:
     """The processes of two machines, and the link between them."""
 
-    def __init__(self, root: Path) -> None:
-        self.machines = Machines(root, QUICK, look_seconds=0.3, resend_seconds=2.0)
-        self.mac = Household(self.machines.mac_root)
-        self.server = Household(self.machines.server_root)
+    def __init__(
+        self, root: Path, address: str = "127.0.0.1", mac: Sequence[str] = (), server: Sequence[str] = ()
+    ) -> None:
+        """``mac`` and ``server`` are put before the commands of the two: each may have a network of its own."""
+        self.machines = Machines(root, QUICK, look_seconds=0.3, resend_seconds=2.0, address=address, inside=server)
+        self.mac = Household(self.machines.mac_root, inside=mac)
+        self.server = Household(self.machines.server_root, inside=server)
 
     def drop(self, stem: str, image: bytes) -> None:
         """Drop a picture as an operator does."""

@@ -1,6 +1,6 @@
 """Both halves over ssh for as long as one likes, while links are cut and daemons killed at random; then the reckoning.
 
-``python -m tests.chaos.soak FOLDER --minutes 30 --drops 240 --cuts 24 --restarts 24``. The folder is kept, to look into.
+``python -m tests.chaos.soak FOLDER --minutes 30 --drops 240 --cuts 24 --restarts 24``. The folder is kept.
 """
 
 from __future__ import annotations
@@ -108,7 +108,11 @@ class Soak:
         """Break what is connected; now and then have nobody listen for a while."""
         sshd = self.machines.sshd
         if self.dice.random() < 0.5:
-            self.found.cuts["connections killed"] += sshd.cut() >= 0
+            deadline = time.monotonic() + 5.0
+            while not sshd.sessions and time.monotonic() < deadline:
+                self._pause.wait(0.005)
+            self.found.cuts["connections killed"] += 1
+            sshd.cut()
         else:
             self.found.cuts["sshd down for a while"] += 1
             sshd.stop()
@@ -175,9 +179,7 @@ class Soak:
                 wrong.append(f"{name}: its clip is not what the meta says")
             self.found.seconds.append(places[0].stat().st_mtime - dropped_at)
         self.found.links_lost = self._count("mac", "courier.log", "link.lost")
-        self.found.daemons_started = sum(
-            self._count(name, "up.log", "supervisor.started") for name in self.homes
-        )  # fmt: skip
+        self.found.daemons_started = sum(self._count(name, "up.log", "supervisor.started") for name in self.homes)
 
     def _count(self, name: str, log: str, event: str) -> int:
         home = self.homes[name].home

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core import fsops
@@ -30,10 +30,18 @@ class Machines:
     """The two homes, the sshd between them, and the daemons of both, stepped by hand on one clock."""
 
     def __init__(
-        self, root: Path, settings: str = TINY, *, look_seconds: float = 5.0, resend_seconds: float = 15.0
+        self,
+        root: Path,
+        settings: str = TINY,
+        *,
+        look_seconds: float = 5.0,
+        resend_seconds: float = 15.0,
+        address: str = "127.0.0.1",
+        inside: Sequence[str] = (),
     ) -> None:
+        """``inside`` is put before sshd's command, to run it in another network than this one."""
         fsops.confine()
-        self.sshd = Sshd(root / "sshd")
+        self.sshd = Sshd(root / "sshd", address, inside)
         self.server_root = root / SERVER
         self.mac_root = root / "the mac's home"
         way = LINK.format(host=self.sshd.address, port=self.sshd.port, user=self.sshd.user)

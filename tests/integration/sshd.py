@@ -9,6 +9,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,7 @@ def free_port() -> int:
 class Sshd:
     """The server's sshd: a folder of its own, one host key, the ``authorized_keys`` that ``allow`` writes."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
         """``inside`` is put before the command: ``("ip", "netns", "exec", NAME)``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -81,13 +82,12 @@ class Sshd:
 
     def start(self) -> None:
         """Listen."""
-        with (self.folder / "sshd.log").open("ab") as log:
+        with (self.folder / "sshd.log").open("wb") as log:
             command = [*self._inside, SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         said = self.folder / "sshd.log"
         listening = f"listening on {self.address} port {self.port}"
-        begun = said.stat().st_size
-        until(lambda: listening in said.read_text() or self._process_has_ended(), f"sshd listens ({begun})")
+        until(lambda: listening in said.read_text() or self._process_has_ended(), "sshd listens")
         assert not self._process_has_ended(), said.read_text()
 
     def _process_has_ended(self) -> bool:

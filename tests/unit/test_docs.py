@@ -243,7 +243,7 @@ def test_paths_in_the_project_exist(page: Path) -> None:
 def test_commands_and_their_options_exist(page: Path) -> None:
     commands = _commands()
     for code in _code(page):
-        for name, rest in re.findall(r"(?<![\w./-])(?:\.venv/bin/)?dropreel +([a-z]+)([^|;&#]*)", code):
+        for name, rest in re.findall(r"(?<![\w./-])(?:\.venv/bin/)?dropreel +([a-z]+(?:-[a-z]+)*)([^|;&#]*)", code):
             assert name in commands, f"dropreel {name}"
             known = {option for parameter in commands[name].params
                      for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}  # fmt: skip
