@@ -36,15 +36,24 @@ _REMEDIES = {
 _FULL = "No space left on device"
 
 
-class LinkLost(DropreelError):
+class LinkTrouble(DropreelError):
+    """Something went wrong on the way to the server."""
+
+    def __init__(self, said: str, meaning: str = "") -> None:
+        self.meaning = meaning or str(self.__doc__)
+        """What it comes to, in the same words each time; what rsync said may differ."""
+        super().__init__(f"{self.meaning} (rsync said: {said})")
+
+
+class LinkLost(LinkTrouble):
     """The server cannot be reached; the courier tries again by itself."""
 
 
-class LinkRefused(DropreelError):
+class LinkRefused(LinkTrouble):
     """The server, or ours, refuses: trying again changes nothing."""
 
 
-class Incomplete(DropreelError):
+class Incomplete(LinkTrouble):
     """Some files could not be carried; they are tried again at a later look."""
 
 
@@ -118,11 +127,11 @@ def _meaning(error: ProcessFailed, *, pulls: bool) -> DropreelError:
     said = " ".join(line for line in error.stderr.splitlines() if line.strip())[-500:] or str(error)
     for sign, remedy in _REMEDIES.items():
         if sign in error.stderr:
-            return LinkRefused(f"{remedy} (rsync said: {said})")
+            return LinkRefused(said, remedy)
     if _FULL in error.stderr:
-        return DiskFull() if pulls else LinkLost(f"The server's disk is full. (rsync said: {said})")
+        return DiskFull() if pulls else LinkLost(said, "The server's disk is full.")
     if error.returncode in _INCOMPLETE:
-        return Incomplete(f"{Incomplete.__doc__} (rsync said: {said})")
+        return Incomplete(said)
     if error.returncode in _HOPELESS:
-        return LinkRefused(f"{LinkRefused.__doc__} (rsync said: {said})")
-    return LinkLost(f"{LinkLost.__doc__} (rsync said: {said})")
+        return LinkRefused(said)
+    return LinkLost(said)

@@ -112,7 +112,7 @@ class RsyncTransport:
     def __init__(self, mac: MacHalf, root: Path, settings: TransportSettings, report: Report) -> None:
         """Raises ``BadSettings`` where rsync, a key or the server's host key is missing."""
         self._mac, self._report = mac, report
-        self.flavour = probe(settings.rsync, report)
+        probe(settings.rsync, report)
         Ssh(root, settings).write_config(mac.state)
         self._rsync = Rsync(settings, mac.state, report)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from core.network import NetworkChanges
-from core.rsync import LinkLost, LinkRefused
+from core.rsync import LinkLost, LinkRefused, LinkTrouble
 from daemons.runtime import ONCE_TRIES, Runtime
 
 LONGEST_PAUSE = 60.0
@@ -53,7 +53,7 @@ class Link:
         try:
             return tries(work)
         except LinkRefused as error:
-            if self._is_new(str(error)):
+            if self._is_new(error):
                 self._runtime.log.error("link.refused", reason=str(error))
             raise
 
@@ -65,16 +65,16 @@ class Link:
         self._runtime.metrics.link(up=True)
 
     def _say_lost(self, tries: RetryCallState) -> None:
-        reason = str(tries.outcome.exception()) if tries.outcome else ""
-        if self._is_new(reason) and tries.attempt_number == 1:
-            self._runtime.log.warning("link.lost", reason=reason)
+        error = tries.outcome.exception() if tries.outcome else None
+        if isinstance(error, LinkLost) and self._is_new(error):
+            self._runtime.log.warning("link.lost", reason=str(error))
         self._runtime.alive(f"the server cannot be reached, try {tries.attempt_number}")
 
-    def _is_new(self, trouble: str) -> bool:
+    def _is_new(self, error: LinkTrouble) -> bool:
         """Take note of what is wrong; whether it is another thing than before."""
         if not self.trouble:
             self._down_at = self._runtime.clock()
-        new = trouble != self.trouble
-        self.trouble = trouble
+        new = error.meaning != self.trouble
+        self.trouble = error.meaning
         self._runtime.metrics.link(up=False)
         return new

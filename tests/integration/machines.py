@@ -80,7 +80,7 @@ class Machines:
             if AGAIN in delays:
                 continue
             delays += [courier.step() for courier in self.couriers]  # last: each look of it takes ssh a while
-            if AGAIN not in delays:
+            if AGAIN not in delays and not condition():
                 clock.seconds += min(delays)
             assert clock.seconds < deadline, f"not yet: {what}; {self.mac.events[-10:]} {self.server.events[-10:]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from core import fsops
 from core.errors import Stopped
-from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync, probe
+from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync
 from core.ssh import INBOX, OUTBOX
 from core.transfer import Result, RsyncTransport
 from core.work import unwatched
@@ -125,6 +126,38 @@ def test_a_result_cut_off_on_its_way_is_gone_on_with(machines: Machines) -> None
     RsyncTransport(mac.home.mac, machines.mac_root, slow, unwatched).fetch([Result(*name)], lambda _: None)
     assert here.read_bytes() == data
     assert here.stat().st_ino == inode
+
+
+def _result(machines: Machines, number: int, size: int) -> Result:
+    """A result on the server with a clip of so many bytes."""
+    result = Result("20261122_150839", f"20261122_150839-{number:03d}-0123abcd")
+    there = machines.server.home.gpu.outbox.joinpath(*result)
+    there.mkdir(parents=True)
+    (there / "clip.mp4").write_bytes(os.urandom(size))
+    (there / "video_meta.json").write_text("{}")
+    return result
+
+
+@pytest.mark.parametrize("left_before", [[], [2]], ids=["nothing here", "a later one is here from before"])
+def test_a_result_is_taken_up_while_the_next_ones_come_and_never_before_it_is_whole(
+    machines: Machines, left_before: list[int]
+) -> None:
+    mac, _ = machines.open()
+    results = [_result(machines, number, 300_000) for number in (1, 2, 3)]
+    slow = mac.settings.transport.model_copy(update={"bandwidth_kib": 300})
+    incoming = mac.home.mac.incoming
+    for number in left_before:
+        there = machines.server.home.gpu.outbox.joinpath(*results[number - 1])
+        shutil.copytree(there, incoming.joinpath(*results[number - 1]))
+    sizes: list[tuple[int, int]] = []
+
+    def arrived(result: Result) -> None:
+        here = [incoming.joinpath(*each) / "clip.mp4" for each in (result, results[-1])]
+        sizes.append(tuple(path.stat().st_size if path.exists() else 0 for path in here))  # type: ignore[arg-type]  # two
+
+    RsyncTransport(mac.home.mac, machines.mac_root, slow, unwatched).fetch(results, arrived)
+    assert [mine for mine, _ in sizes] == [300_000] * 3
+    assert sizes[0][1] < 300_000, "the last was not yet here when the first was taken up"
 
 
 def test_a_wrong_host_key_is_refused_and_nothing_is_sent(machines: Machines) -> None:
@@ -273,17 +306,3 @@ def test_a_stop_ends_a_transfer_at_once(machines: Machines) -> None:
     with pytest.raises(Stopped):
         RsyncTransport(mac.home.mac, machines.mac_root, slow, stop).fetch([Result(*name)], lambda _: None)
     until(lambda: not machines.sshd.sessions, "the server has noticed")
-
-
-def test_probing_tells_an_rsync_from_what_is_none(tmp_path: Path) -> None:
-    flavour = probe("rsync", unwatched)
-    assert flavour.name == "rsync"
-    assert flavour.version >= (3,)
-    for said, answer in (
-        ("openrsync: protocol version 29", ("openrsync", (29,))),
-        ("rsync  version v3.4.1  protocol", ("rsync", (3, 4, 1))),
-    ):
-        other = tmp_path / "other"
-        other.write_text(f"#!/bin/sh\necho '{said}'\n")
-        other.chmod(0o755)
-        assert probe(str(other), unwatched) == answer
