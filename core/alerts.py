@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Literal
 
 from core.contract import VideoMeta
+from core.disk import LOW
 from core.messages import Trouble
 from core.overview import RoomStatus, ServerStatus
 
 Half = Literal["mac", "gpu"]
-DISK_IS_LOW = "disk is low"
 """What a room says of itself where it claims nothing for want of room on the disk."""
 
 
@@ -25,12 +25,12 @@ def disk_low(half: Half, free_bytes: int) -> Trouble:
     )
 
 
-def link_lost(seconds: float, error: str) -> Trouble:
-    """The server cannot be reached for so long."""
+def link_lost(seconds: float, trouble: str) -> Trouble:
+    """The courier has not got through to the server for so long."""
     return Trouble(
         key="link",
-        title="The server cannot be reached",
-        text=f"For {seconds / 60:.0f} minutes: {error} Drops wait here, and go out when it is back.",
+        title="The courier does not get through to the server",
+        text=f"For {seconds / 60:.0f} minutes: {trouble} Drops wait here, and go out when it does.",
     )
 
 
@@ -101,7 +101,7 @@ class ServerAlerts:
 
     def _judge(self, status: ServerStatus, moment: float) -> list[Trouble]:
         found = [trouble for room in status.rooms if (trouble := self._stalled(room, moment)) is not None]
-        if any(room.held == DISK_IS_LOW for room in status.rooms):
+        if any(room.held == LOW for room in status.rooms):
             found.append(disk_low("gpu", status.disk_free_bytes))
         return found
 

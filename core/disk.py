@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from core.logs import Logger
 from core.settings import DiskSettings
+
+LOW = "disk is low"
+"""Why a room is held, as logs and status say it."""
 
 FULL_SECONDS = 30.0
 """After a write found the disk full nothing is begun for so long, however much seems to be free."""
@@ -17,21 +21,31 @@ FULL_SECONDS = 30.0
 class DiskGuard:
     """Watches the free space of one folder's disk."""
 
-    def __init__(self, folder: Path, settings: DiskSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, settings: DiskSettings, log: Logger, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._settings = settings
+        self._log = log
         self._clock = clock
         self._short = False
         self._full_until = -math.inf
 
     @property
     def low(self) -> bool:
-        """Whether to begin nothing new: below the low-water mark, and from then on until above the high-water mark."""
+        """Whether to begin nothing new: below the low-water mark, and from then on until above the high-water mark.
+
+        Says so when it changes.
+        """
         if self.again_in > 0:
             return True
         mark = self._settings.high_water_mb if self._short else self._settings.low_water_mb
-        self._short = shutil.disk_usage(self._folder).free < mark << 20
-        return self._short
+        free = shutil.disk_usage(self._folder).free
+        short = free < mark << 20
+        if short != self._short:
+            self._log.warning("disk.low" if short else "disk.enough", free_mb=free >> 20)
+        self._short = short
+        return short
 
     @property
     def again_in(self) -> float:

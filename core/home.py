@@ -76,8 +76,13 @@ class MacHalf:
 
     @property
     def server(self) -> Path:
-        """What the courier saw at the server when it last looked: its ``status.json``, the names in its outbox."""
+        """What the server says of itself: ``status.json``, as the courier last brought it."""
         return self.state / "server"
+
+    @property
+    def listing(self) -> Path:
+        """The names in the server's outbox, as empty folders, from the courier's last look."""
+        return self.state / "listing"
 
     @property
     def logs(self) -> Path:
@@ -93,7 +98,8 @@ class MacHalf:
     def folders(self) -> tuple[Path, ...]:
         """All that must be there before a daemon starts."""
         return (self.hot, self.sent, self.rejected, self.outbox, self.results, self.building, self.taken, self.acks,
-                self.incoming, self.result_acks, self.server, self.state / "trash", self.logs)  # fmt: skip
+                self.incoming, self.result_acks, self.server, self.listing, self.state / "trash",
+                self.logs)  # fmt: skip
 
 
 @dataclass(frozen=True)

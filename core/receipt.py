@@ -10,13 +10,16 @@ from core.delivery import META_FILE, VIDEO_FILE
 from core.errors import Refused
 from core.home import MacHalf
 
+_FOLDERS = {"pass": ".", "flag": "flagged", "fail": "failed"}
+"""Where in its batch's folder a result goes, by its outcome."""
+
 
 def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
-    """Put a received result into ``results/``: clip and evidence first, the meta last; then write its acknowledgement.
+    """Put a received result into ``results/``, and write its acknowledgement; but not over that of a later run.
 
-    Returns the meta and where it lies now. Nothing is moved unless all is as it should be; after a crash halfway the
-    result is fetched and placed again. Raises ``Refused`` where the files are not what the meta says (they are fetched
-    again), or the meta names what cannot be.
+    Returns the meta and where it, or the later one, lies now. Nothing is moved unless all is as it should be; after a
+    crash halfway the result is fetched and placed again. Raises ``Refused`` where the files are not what the meta says
+    (they are fetched again), or the meta names what cannot be.
     """
     meta = load(VideoMeta, incoming / META_FILE)
     if incoming.name != meta.clip_id or not meta.clip_id.startswith(f"{meta.batch_id}-"):
@@ -28,27 +31,41 @@ def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
         )
     for file in meta.files:
         _verify(incoming / file.path, file.size, file.sha256)
-    folder = mac.results / meta.batch_id
-    if meta.outcome != "pass":
-        folder /= {"flag": "flagged", "fail": "failed"}[meta.outcome]
-    fsops.make_folder(folder)
-    stem = meta.entry.stem
+    stem, batch = meta.entry.stem, mac.results / meta.batch_id
     sha256s = {file.path: file.sha256 for file in meta.files}
     meta_sha256 = fsops.hash_file(incoming / META_FILE)
     ack = ResultAck(clip_id=meta.clip_id, run=meta.run, meta_sha256=meta_sha256, sha256s=sha256s)
-    for file in meta.files:
-        name = f"{stem}.mp4" if file.path == VIDEO_FILE else f"{stem}.{file.path}"
-        fsops.publish(incoming / file.path, folder / name, durable=False)
-    fsops.write(folder / f"{stem}.video_manifest.json", meta.entry.to_json(), durable=False)
-    fsops.sync_folder(folder)
-    final = folder / f"{stem}.video_meta.json"
-    fsops.publish(incoming / META_FILE, final, durable=False)
-    fsops.sync_folder(folder)
+    places = {outcome: batch / folder / f"{stem}.video_meta.json" for outcome, folder in _FOLDERS.items()}
+    newer = next((path for path in places.values() if _run_of(path) > meta.run), None)
+    final = newer or places[meta.outcome]
+    if newer is None:
+        _move_in(meta, incoming, final)
     # Lost in a power cut, it costs another fetch, or nothing where it was sent.
     fsops.write(mac.result_acks / f"{meta.clip_id}.json", ack.to_json(), durable=False)
     fsops.empty(incoming)
     fsops.remove_folder(incoming)
     return meta, final
+
+
+def _move_in(meta: VideoMeta, incoming: Path, final: Path) -> None:
+    """Clip and evidence first, the meta last: who sees the meta sees all of it, after a power cut too."""
+    folder, stem = final.parent, meta.entry.stem
+    fsops.make_folder(folder)
+    for file in meta.files:
+        name = f"{stem}.mp4" if file.path == VIDEO_FILE else f"{stem}.{file.path}"
+        fsops.publish(incoming / file.path, folder / name, durable=False)
+    fsops.write(folder / f"{stem}.video_manifest.json", meta.entry.to_json(), durable=False)
+    fsops.sync_folder(folder)
+    fsops.publish(incoming / META_FILE, final, durable=False)
+    fsops.sync_folder(folder)
+
+
+def _run_of(meta: Path) -> int:
+    """Which run of a clip a meta on this machine is of; 0 where there is none that can be read."""
+    try:
+        return load(VideoMeta, meta).run
+    except (Refused, OSError):
+        return 0
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:

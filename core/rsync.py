@@ -25,7 +25,7 @@ _INCOMPLETE = {23, 24, 25}
 _REMEDIES = {
     "Host key verification failed": "The server is not the one whose key is pinned. If it was set up anew, compare its "
     "key and run `dropreel ssh-setup` again; if not, somebody stands between you and it.",
-    "Permission denied (": "The server does not know our keys: `dropreel ssh-setup` prints the lines for its "
+    "Permission denied (publickey": "The server does not know our keys: `dropreel ssh-setup` prints the lines for its "
     "authorized_keys.",
     "rrsync error": "The server's rrsync refuses it: compare authorized_keys with what `dropreel ssh-setup` prints.",
     "rrsync: ": "The server cannot run rrsync: install it there, it comes with rsync.",
@@ -33,7 +33,7 @@ _REMEDIES = {
     "UNPROTECTED PRIVATE KEY": "Let nobody else read the keys: chmod 600.",
 }
 """What ssh or the server says that a person has to mend, and how."""
-_FULL = "No space left on device"
+_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 class LinkTrouble(DropreelError):
@@ -55,6 +55,10 @@ class LinkRefused(LinkTrouble):
 
 class Incomplete(LinkTrouble):
     """Some files could not be carried; they are tried again at a later look."""
+
+
+class ServerFull(LinkTrouble):
+    """The server's disk is full; what goes there is tried again at a later look."""
 
 
 class Flavour(NamedTuple):
@@ -100,7 +104,7 @@ class Rsync:
         No shell sees a name: the server's end is one that ssh starts by its ``authorized_keys``. ``report`` takes, for
         this call, the place of the one given at first.
 
-        Raises ``LinkLost``, ``LinkRefused``, ``Incomplete``, and ``DiskFull`` where this machine's disk is.
+        Raises ``LinkLost``, ``LinkRefused``, ``ServerFull``, ``Incomplete``; ``DiskFull`` where this machine's disk is.
         """
         filters = [f"--{'include' if rule[0] == '+' else 'exclude'}={rule[1:]}" for rule in rules]
         command = [
@@ -119,19 +123,19 @@ class Rsync:
         try:
             process.run(command, report or self._report, limit=LIMIT_SECONDS, cwd=self._folder)
         except ProcessFailed as error:
-            raise _meaning(error, pulls=":" in source) from error
+            raise _meaning(error, pulls=not source.startswith("/")) from error
 
 
 def _meaning(error: ProcessFailed, *, pulls: bool) -> DropreelError:
     """What the end of an rsync that went wrong means."""
     said = " ".join(line for line in error.stderr.splitlines() if line.strip())[-500:] or str(error)
+    if any(sign in error.stderr for sign in _FULL):
+        return DiskFull() if pulls else ServerFull(said)
+    if error.returncode in _INCOMPLETE:  # before the signs: a file may be called, or be refused, like one of them
+        return Incomplete(said)
     for sign, remedy in _REMEDIES.items():
         if sign in error.stderr:
             return LinkRefused(said, remedy)
-    if _FULL in error.stderr:
-        return DiskFull() if pulls else LinkLost(said, "The server's disk is full.")
-    if error.returncode in _INCOMPLETE:
-        return Incomplete(said)
     if error.returncode in _HOPELESS:
         return LinkRefused(said)
     return LinkLost(said)

@@ -74,8 +74,9 @@ class Ssh:
         self.settings = settings
         self.folder = root / settings.keys.expanduser()
         self.known_hosts = self.folder / "known_hosts"
-        # Nothing here is ever overwritten by a push or deleted by it, and several calls may run at a time.
-        self.inbox = Door(INBOX, self.folder / "inbox_ed25519", "gpu/inbox", "-wo -no-del -no-lock")
+        # -munge: a link that is sent arrives broken; one that led out of the inbox would have intake delete elsewhere.
+        # -no-lock: a call that was cut off may still be ending when the next one comes.
+        self.inbox = Door(INBOX, self.folder / "inbox_ed25519", "gpu/inbox", "-wo -no-del -munge -no-lock")
         self.outbox = Door(OUTBOX, self.folder / "outbox_ed25519", "gpu/outbox", "-ro")
 
     @property

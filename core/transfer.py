@@ -27,6 +27,15 @@ class Result(NamedTuple):
     clip_id: str
 
 
+class Listing(NamedTuple):
+    """What the server has for the Mac."""
+
+    results: list[Result]
+    """In the order in which they are fetched."""
+    trouble: Incomplete | None = None
+    """Why there may be more than these; what is not listed need not have been released."""
+
+
 class Transport(Protocol):
     """What the courier asks of the way to the server.
 
@@ -37,8 +46,8 @@ class Transport(Protocol):
     together: int
     """How many batches, or results, one call had best carry."""
 
-    def look(self, unanswered: Sequence[str]) -> list[Result]:
-        """Bring the server's answers to these batches, where there are any; the results that wait, the oldest first."""
+    def look(self, unanswered: Sequence[str]) -> Listing:
+        """Bring the server's answers to these batches, where there are any, and list the results that wait."""
         ...
 
     def push(self, batches: Sequence[Path]) -> None:
@@ -63,11 +72,11 @@ class LocalTransport:
         self._mac, self._gpu, self._report = mac, gpu, report
         fsops.sweep(gpu.inbox)
 
-    def look(self, unanswered: Sequence[str]) -> list[Result]:
+    def look(self, unanswered: Sequence[str]) -> Listing:
         """Copy the answers, list the outbox."""
         for batch_id in unanswered:
             _copy_answer(self._gpu.batch_acks, batch_id, self._mac)
-        return list(waiting(self._gpu.outbox))
+        return Listing(list(waiting(self._gpu.outbox)))
 
     def push(self, batches: Sequence[Path]) -> None:
         """Copy what is missing, then the manifests."""
@@ -116,16 +125,22 @@ class RsyncTransport:
         Ssh(root, settings).write_config(mac.state)
         self._rsync = Rsync(settings, mac.state, report)
 
-    def look(self, unanswered: Sequence[str]) -> list[Result]:
-        """Mirror the names of the outbox, the answers asked for and the server's status into ``state/server/``."""
-        mirror = self._mac.server
+    def look(self, unanswered: Sequence[str]) -> Listing:
+        """Bring the names in the outbox, the answers asked for and the server's status into ``state/listing/``."""
+        listing = self._mac.listing
+        fsops.empty(listing)  # rather than have rsync delete: openrsync would ask the server to, which its key forbids
         answers = [f"+/acks/{batch_id}.json" for batch_id in unanswered]
         rules = [f"+/{STATUS_FILE}", "+/acks/", *answers, f"+/{BATCHES}/", f"+/{BATCHES}/*/", "-*"]
-        self._rsync(f"{OUTBOX}:./", f"{mirror}/", rules, "--delete")
+        trouble: Incomplete | None = None
+        try:
+            self._rsync(f"{OUTBOX}:./", f"{listing}/", rules)
+        except Incomplete as error:
+            trouble = error
         for batch_id in unanswered:
-            if _copy_answer(mirror / "acks", batch_id, self._mac):
-                fsops.remove(mirror / "acks" / f"{batch_id}.json")
-        return list(waiting(mirror))
+            _copy_answer(listing / "acks", batch_id, self._mac)
+        with contextlib.suppress(FileNotFoundError):
+            fsops.publish(listing / STATUS_FILE, self._mac.server / STATUS_FILE, durable=False)
+        return Listing(list(waiting(listing)), trouble)
 
     def push(self, batches: Sequence[Path]) -> None:
         """One call for the files, a second for the manifests: within one call rsync promises no order."""
@@ -153,7 +168,7 @@ class RsyncTransport:
 
         batches = [f"+/{batch_id}/" for batch_id in dict.fromkeys(result.batch_id for result in results)]
         clips = [f"+/{batch_id}/{clip_id}/" for batch_id, clip_id in results]
-        rules = [*batches, *clips, "-/*", "-/*/*", "+*"]
+        rules = [*batches, *clips, "-/*", "-/*/*", "-/*/*/*/", "+*"]
         trouble: Incomplete | None = None
         try:
             # In place: nobody else looks in there, and so the part that has come survives any kill.
@@ -175,26 +190,26 @@ class RsyncTransport:
         self._rsync(f"{self._mac.result_acks}/", f"{INBOX}:./acks/", [*names, "-*"])
 
 
-def _copy_answer(acks: Path, batch_id: str, mac: MacHalf) -> bool:
+def _copy_answer(acks: Path, batch_id: str, mac: MacHalf) -> None:
     name = f"{batch_id}.json"
-    try:
+    with contextlib.suppress(FileNotFoundError):  # not yet answered
         fsops.copy(acks / name, mac.acks / name)
-    except FileNotFoundError:
-        return False
-    fsops.sync_folder(mac.acks)
-    return True
+        fsops.sync_folder(mac.acks)
 
 
 def waiting(outbox: Path) -> Iterator[Result]:
-    """The results in an outbox, or in its mirror, the oldest first; a batch may be cleared away meanwhile."""
+    """The results in an outbox, or in a listing of it, the oldest first; a batch may be cleared away meanwhile.
+
+    In rsync's order, to which a folder's name ends in a slash: a clip's second run, ``…-r2``, comes before its first.
+    """
     for batch in sorted(outbox.glob(BATCHES)):
-        for name in _names(batch):
+        for name in sorted(_names(batch), key=lambda name: f"{name}/"):
             if re.fullmatch(CLIP_ID, name):
                 yield Result(batch.name, name)
 
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir())
+        return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):  # its last result was released this moment
         return []

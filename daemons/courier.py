@@ -22,7 +22,7 @@ from core.overview import ServerStatus
 from core.rsync import LinkLost, LinkRefused
 from core.settings import Settings
 from core.tracker import FileTracker
-from core.transfer import LocalTransport, Result, RsyncTransport, Transport
+from core.transfer import Listing, LocalTransport, Result, RsyncTransport, Transport
 from core.watch import Hint
 from daemons.link import Link
 from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
@@ -62,8 +62,7 @@ class CourierDaemon(Daemon):
             self._hints = Hint(mac.outbox), Hint(home.gpu.outbox, deep=True)
             self._look_seconds = IDLE
         runtime.metrics.add(DiskFigures("mac", mac.root))
-        self.disk = DiskGuard(mac.root, settings.disk, runtime.clock)
-        self._held = False
+        self.disk = DiskGuard(mac.root, settings.disk, self.log, runtime.clock)
         self._patience = settings.notify.link_minutes * 60
         self._teller = Teller(mac.state / "notify.json", settings.notify, runtime.log)
         self._server_alerts = alerts.ServerAlerts(settings.notify.stalled_minutes)
@@ -73,6 +72,8 @@ class CourierDaemon(Daemon):
             runtime.every(ALERT_SECONDS, "alerts", self._tell_of_trouble)
         self._pushed_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
+        self._damaged_at: dict[str, float] = {}
+        self._look_trouble = ""
 
     @property
     def hints(self) -> tuple[Hint, ...]:
@@ -96,23 +97,21 @@ class CourierDaemon(Daemon):
         return AGAIN if did else IDLE if self.runtime.once else self._look_seconds
 
     def _carry(self) -> bool:
-        """Look at what the server says, and do what follows from it; whether there was anything to do."""
-        unanswered = self._unanswered()
-        results = self.transport.look(unanswered)
-        self.link.reached()
-        did = self._take_answers(unanswered)
-        did |= self._push()
-        did |= self._receive(results)
-        did |= self._tell(results)
-        return did
+        """Look at what the server has, and do what follows from it; whether there was anything to do.
 
-    def _must_wait(self) -> bool:
-        """Whether the disk has no room for results; says so when it changes."""
-        low = self.disk.low
-        if low != self._held:
-            self.log.warning("disk.low" if low else "disk.enough")
-            self._held = low
-        return low
+        What frees a disk comes first: a full one here or there must not keep it full.
+        """
+        unanswered = self._unanswered()
+        listing = self.transport.look(unanswered)
+        trouble = listing.trouble.meaning if listing.trouble else ""
+        if trouble and trouble != self._look_trouble:
+            self.log.error("courier.trouble", what="the server's outbox", error=str(listing.trouble))
+        self._look_trouble = trouble
+        did = self._take_answers(unanswered)
+        did |= self._tell(listing)
+        did |= self._receive(listing)
+        did |= self._push()
+        return did
 
     @contextlib.contextmanager
     def _apart(self, what: Sequence[str]) -> Iterator[None]:
@@ -126,9 +125,6 @@ class CourierDaemon(Daemon):
 
     def _is_due(self, sent_at: dict[str, float], name: str) -> bool:
         return name not in sent_at or self.runtime.clock() - sent_at[name] >= self.settings.resend_seconds
-
-    def _ack_of(self, clip_id: str) -> Path:
-        return self.mac.result_acks / f"{clip_id}.json"
 
     def _unanswered(self) -> list[str]:
         ids = [path.name for path in sorted(self.mac.outbox.iterdir()) if _BATCH_ID.fullmatch(path.name)]
@@ -159,7 +155,7 @@ class CourierDaemon(Daemon):
             self.runtime.breathe()
         return bool(due)
 
-    def _receive(self, listed: list[Result]) -> bool:
+    def _receive(self, listing: Listing) -> bool:
         """Fetch results and put them in their places; whether any is here now that was not."""
         placed: list[Result] = []
 
@@ -167,21 +163,31 @@ class CourierDaemon(Daemon):
             with self._apart([result.clip_id]):
                 placed.extend([result] if self._place(result) else [])
             self.runtime.breathe()
+            if self.disk.low:
+                raise DiskFull
 
-        wanted = [result for result in listed if not self._ack_of(result.clip_id).exists()]
+        wanted = [result for result in listing.results if self._is_wanted(result.clip_id)]
         for some in _groups(wanted, self.transport.together):
-            if self._must_wait():
+            if self.disk.low:
                 break
-            with self._apart([result.clip_id for result in some]):
-                self.transport.fetch(some, arrived)
-            self._tell(listed)  # the server's disk, and new drops, do not wait for the last of a thousand results
+            try:
+                with self._apart([result.clip_id for result in some]):
+                    self.transport.fetch(some, arrived)
+            except DiskFull as error:
+                self.disk.found_full()
+                self.log.error("disk.full", reason=str(error))
+            self._tell(listing)  # the server's disk, and new drops, do not wait for the last of a thousand results
             self._push()
-        for batch in self.mac.incoming.iterdir():
+        for batch in filter(Path.is_dir, self.mac.incoming.iterdir()):
             for clip in batch.iterdir():
                 if Result(batch.name, clip.name) not in wanted:  # it was placed before a crash, or the server's is gone
                     fsops.discard(clip, self.mac.state / "trash")
             fsops.remove_folder(batch)
         return bool(placed)
+
+    def _is_wanted(self, clip_id: str) -> bool:
+        """Whether a result is not here; one that came damaged is not fetched again at once."""
+        return not (self.mac.result_acks / f"{clip_id}.json").exists() and self._is_due(self._damaged_at, clip_id)
 
     def _place(self, result: Result) -> bool:
         """Put one result in its place; False for one that arrived damaged or not at all: a later look fetches it."""
@@ -191,7 +197,8 @@ class CourierDaemon(Daemon):
             meta, place = receipt.place(incoming, self.mac)
         except Refused as error:
             fsops.discard(incoming, self.mac.state / "trash")
-            log.error("clip.damaged", reason=str(error))
+            self._damaged_at[result.clip_id] = self.runtime.clock()
+            log.error("clip.damaged", reason=str(error), again_in=self.settings.resend_seconds)
             return False
         except FileNotFoundError as error:  # it left the outbox while we looked, or is not all here
             log.warning("clip.not_fetched", error=str(error))
@@ -210,18 +217,18 @@ class CourierDaemon(Daemon):
             self._teller.happened(f"{meta.outcome} {meta.batch_id}", line, alerts.clips(meta))
         return True
 
-    def _tell(self, listed: list[Result]) -> bool:
+    def _tell(self, listing: Listing) -> bool:
         """Acknowledge what is here, until the server lists it no more; whether there was anything to say or forget."""
-        there = {result.clip_id for result in listed}
+        there = {result.clip_id for result in listing.results}
         due = []
         did = False
         for ack in sorted(self.mac.result_acks.glob("[!.]*.json")):
-            if ack.stem not in there:
+            if ack.stem not in there and listing.trouble is None:
                 fsops.remove(ack)
                 self._told_at.pop(ack.stem, None)
                 self.log.info("clip.released", clip=ack.stem)
                 did = True
-            elif self._is_due(self._told_at, ack.stem):
+            elif ack.stem in there and self._is_due(self._told_at, ack.stem):
                 due.append(ack)
         if due:
             clips = [ack.stem for ack in due]
@@ -244,7 +251,7 @@ class CourierDaemon(Daemon):
             troubles.append(alerts.link_lost(down, self.link.trouble))
         if self._lasts("silent", silent):
             troubles.append(alerts.server_silent(silent))
-        if self._must_wait():
+        if self.disk.low:
             troubles.append(alerts.disk_low("mac", shutil.disk_usage(self.mac.root).free))
         self._teller.lasting(troubles)
 

@@ -8,9 +8,9 @@ from core import delivery, fsops
 from core.admission import Admission, NotYet
 from core.alerts import ServerAlerts
 from core.contract import ResultAck, load
-from core.disk import DiskGuard
+from core.disk import LOW, DiskGuard
 from core.drops import Settler
-from core.errors import DiskFull, DropreelError, Refused, Stopped
+from core.errors import BadSettings, DiskFull, DropreelError, OutsideZone, Refused, Stopped
 from core.figures import DiskFigures, RoomFigures
 from core.home import Home
 from core.metrics import forget
@@ -18,9 +18,11 @@ from core.notify import Teller
 from core.overview import ServerStatus, results_in, server_status
 from core.pace import Pace
 from core.rooms import Worker
+from core.rsync import probe
 from core.settings import NotifySettings, Settings
 from core.tracker import FileTracker
 from core.watch import Hint
+from core.work import unwatched
 from daemons.runtime import AGAIN, IDLE, Daemon, Runtime
 from daemons.stage import room_of
 from daemons.supervisor import children_of
@@ -51,11 +53,12 @@ class IntakeDaemon(Daemon):
         self._settler: Settler[Path] = Settler()
         self._missing: dict[Path, str] = {}
         self._trouble_until: dict[Path, float] = {}
-        self.disk = DiskGuard(self.gpu.root, settings.disk, runtime.clock)
+        self.disk = DiskGuard(self.gpu.root, settings.disk, self.log, runtime.clock)
         self._held = ""
         self._recovered = False
         self._pace = Pace(results_in(self.gpu), runtime.clock)
         self._status: ServerStatus | None = None
+        self._rsync = _version_of(settings.transport.rsync)
         runtime.metrics.add(RoomFigures(lambda: self._status))
         runtime.metrics.add(DiskFigures("gpu", self.gpu.root))
         runtime.every(STATUS_SECONDS, "status", self._write_status)
@@ -97,7 +100,7 @@ class IntakeDaemon(Daemon):
 
     def _must_wait(self) -> bool:
         """Whether no batch may be taken in now; says why once, when it changes."""
-        reason = "paused" if self.room.paused else "disk is low" if self.disk.low else ""
+        reason = "paused" if self.room.paused else LOW if self.disk.low else ""
         if reason != self._held:
             self.log.info("room.held" if reason else "room.open", **({"reason": reason} if reason else {}))
             self._held = reason
@@ -162,6 +165,8 @@ class IntakeDaemon(Daemon):
         return did
 
     def _release(self) -> bool:
+        if self.gpu.result_acks.is_symlink():  # nobody of ours made it one: it would have us delete elsewhere
+            raise OutsideZone(self.gpu.result_acks)
         found = sorted(self.gpu.result_acks.glob("[!.]*.json"))
         acks = [path for path in found if path.is_file() and not path.is_symlink()]
         for path in acks:
@@ -185,7 +190,7 @@ class IntakeDaemon(Daemon):
         """Say how the server stands: for the Mac, for ``dropreel status``, and for Prometheus."""
         busy = self._status is not None and self._status.clips > 0
         pace = round(self._pace.look(results_in(self.gpu), busy=busy), 3)
-        self._status = server_status(self.home, self.settings, pace)
+        self._status = server_status(self.home, self.settings, pace, disk_is_low=self.disk.low, rsync=self._rsync)
         fsops.write(self.gpu.status, self._status.to_json(), durable=False)
 
     def _tell_of_trouble(self) -> None:
@@ -203,3 +208,11 @@ def _identity(batch: Path) -> object:
         return sorted((p.name, (s := p.lstat()).st_ino, s.st_size, s.st_mtime_ns) for p in batch.iterdir())
     except FileNotFoundError:  # it is being put there this moment
         return object()
+
+
+def _version_of(rsync: str) -> str | None:
+    """The version of this machine's rsync, which the Mac's doctor wants to know; None where there is none."""
+    try:
+        return ".".join(str(part) for part in probe(rsync, unwatched).version)
+    except BadSettings:
+        return None

@@ -35,8 +35,7 @@ class KeyframesDaemon(Daemon):
         self.log = runtime.log
         self.tracker = FileTracker(self.mac.logs, "keyframes")
         self.batches = Batches(self.mac, settings.project_id)
-        self.disk = DiskGuard(self.mac.root, settings.disk, runtime.clock)
-        self._held = False
+        self.disk = DiskGuard(self.mac.root, settings.disk, self.log, runtime.clock)
         self._ours = (self.mac.sent, self.mac.rejected)
         self._settler: Settler[DropKey] = Settler()
         self._examined: dict[DropKey, Examined] = {}
@@ -74,15 +73,7 @@ class KeyframesDaemon(Daemon):
         here = {drop.key: drop for drop in drops if not is_held(drop, held.get(drop.key, ()))}
         rested = self._settler.look({key: drop.identity() for key, drop in here.items()}, self.runtime.clock())
         wait = min(wait, self._examine_rested(here, rested))
-        return wait if self._must_wait() else min(wait, self._send())
-
-    def _must_wait(self) -> bool:
-        """Whether the disk has no room for a batch; says so when it changes."""
-        low = self.disk.low
-        if low != self._held:
-            self.log.warning("disk.low" if low else "disk.enough")
-            self._held = low
-        return low
+        return wait if self.disk.low else min(wait, self._send())
 
     def _examine_rested(self, here: dict[DropKey, Drop], rested: dict[DropKey, float]) -> float:
         """Examine the drops that have come to rest; the seconds until the next one will have."""

@@ -11,6 +11,7 @@ from core.network import NetworkChanges
 from core.rsync import LinkLost, LinkRefused, LinkTrouble
 from daemons.runtime import ONCE_TRIES, Runtime
 
+SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """While the server cannot be reached it is tried after a pause at random, which grows up to so many seconds."""
 
@@ -43,26 +44,29 @@ class Link:
         """
         tries = Retrying(
             retry=retry_if_exception_type(LinkLost),
-            wait=wait_random_exponential(multiplier=1.0, max=LONGEST_PAUSE),
+            wait=wait_random_exponential(multiplier=2.0, max=LONGEST_PAUSE),
             stop=lambda state: self._runtime.once and state.attempt_number >= ONCE_TRIES,
-            sleep=lambda seconds: self._runtime.rest(seconds, self._network),
+            sleep=self._pause,
             before_sleep=self._say_lost,
             reraise=True,
         )
-        self._network.happened()  # what has changed until now is no reason to hurry
         try:
-            return tries(work)
+            done = tries(work)
         except LinkRefused as error:
             if self._is_new(error):
                 self._runtime.log.error("link.refused", reason=str(error))
             raise
-
-    def reached(self) -> None:
-        """The server has answered."""
-        if self.trouble:
+        if self.trouble:  # not before all of it has gone well: a link may answer, and yet carry nothing
             self._runtime.log.warning("link.back", seconds=round(self.down_seconds, 1))
         self.trouble = ""
         self._runtime.metrics.link(up=True)
+        return done
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the network changes; but a moment at least, for a network may change all the time."""
+        self._network.happened()  # what has changed until now is no reason to hurry
+        self._runtime.rest(SHORTEST_PAUSE)
+        self._runtime.rest(seconds - SHORTEST_PAUSE, self._network)
 
     def _say_lost(self, tries: RetryCallState) -> None:
         error = tries.outcome.exception() if tries.outcome else None

@@ -109,8 +109,8 @@ class Runtime:
         trouble = ""
         try:
             chore.do()
-        except (OSError, DropreelError) as error:
-            trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - a chore is never worth a clip, whatever is wrong with it
+            trouble = f"{type(error).__name__}: {error}"
         if trouble and trouble != chore.trouble:
             self.log.warning("chore.failed", chore=chore.name, error=trouble, again_in=chore.seconds)
         chore.trouble = trouble
@@ -128,12 +128,12 @@ class Runtime:
         if self.stopping:
             raise Stopped
 
-    def rest(self, seconds: float, network: NetworkChanges) -> None:
+    def rest(self, seconds: float, network: NetworkChanges | None = None) -> None:
         """Wait so long, or until the network changes. Raises ``Stopped`` at once when told to stop."""
         deadline = self.clock() + seconds
-        while (left := deadline - self.clock()) > 0 and not network.happened():
+        while (left := deadline - self.clock()) > 0 and not (network and network.happened()):
             self.breathe()
-            self.wake.wait(min(left, self.watchdog_seconds / 3), network.descriptors)
+            self.wake.wait(min(left, self.watchdog_seconds / 3), network.descriptors if network else ())
         self.breathe()
 
     def ready(self) -> None:

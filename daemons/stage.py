@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from core import delivery, fsops
 from core.contract import Failure, Rejection, StageRecord, now
-from core.disk import DiskGuard
+from core.disk import LOW, DiskGuard
 from core.errors import Cancelled, DiskFull, Refused, Stopped, UnreadableClip
 from core.home import REASON_FILE, STAGES, GpuHalf, Home
 from core.logs import Logger
@@ -37,7 +37,7 @@ class StageDaemon(Daemon):
         following = STAGES[STAGES.index(self.stage) + 1 :]
         self.next = room_of(self.home, following[0], settings) if following else None
         self.worker = Worker(self.room, worker)
-        self.disk = DiskGuard(self.home.root, settings.disk, runtime.clock)
+        self.disk = DiskGuard(self.home.root, settings.disk, self.log, runtime.clock)
         self._held = ""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class StageDaemon(Daemon):
         elif self.next is not None and self.next.full:
             reason = f"{self.next.name} is full"
         elif self.disk.low:
-            reason = "disk is low"
+            reason = LOW
         else:
             reason = ""
         if reason != self._held:

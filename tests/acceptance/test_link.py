@@ -81,7 +81,8 @@ def test_a_link_that_is_down_for_a_while_delays_and_loses_nothing(pair: Pair) ->
     pair.machines.sshd.start()
     until(lambda: "early" in pair.returned(), "the clip is back", 60)
     assert pair.said("link.back") == 1
-    assert pair.machines.sshd.cut() >= 0
+    until(lambda: pair.machines.sshd.sessions, "something is connected")
+    assert pair.machines.sshd.cut() > 0
     pair.drop("late", picture(2))
     until(lambda: "late" in pair.returned(), "so is the one dropped after it was cut", 60)
     until(lambda: not list(pair.mac.home.mac.hot.glob("*.png")), "the originals are put away", 30)

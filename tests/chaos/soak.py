@@ -26,8 +26,10 @@ from core.contract import VideoMeta, load
 from tests.acceptance.processes import SMALL, Household
 from tests.house import SIDECAR, picture
 from tests.integration.machines import Machines
+from tests.waiting import until
 
 SETTINGS = SMALL + "\n[daemons]\nscan_seconds = 2.0\n"
+LARGE = (1800, 1200)
 DOWN_SECONDS = (0.5, 15.0)
 """How long a link stays down that is cut for a while."""
 
@@ -96,7 +98,8 @@ class Soak:
         """Drop a picture of its own, the sidecar before or after it."""
         number = len(self.dropped)
         name = f"drop{number:04d}"
-        image = picture(number)
+        # Now and then one that takes a while on its way, so that a cut falls into the midst of it.
+        image = picture(number, LARGE if number % 6 == 5 else (144, 96))
         files = [(f"{name}.png", image), (f"{name}.motion.json", json.dumps(SIDECAR).encode())]
         self.dice.shuffle(files)
         for file, data in files:
@@ -108,11 +111,8 @@ class Soak:
         """Break what is connected; now and then have nobody listen for a while."""
         sshd = self.machines.sshd
         if self.dice.random() < 0.5:
-            deadline = time.monotonic() + 5.0
-            while not sshd.sessions and time.monotonic() < deadline:
-                self._pause.wait(0.005)
-            self.found.cuts["connections killed"] += 1
-            sshd.cut()
+            until(lambda: sshd.sessions, "something is connected", 60.0)
+            self.found.cuts["connections killed"] += 1 if sshd.cut() else 0
         else:
             self.found.cuts["sshd down for a while"] += 1
             sshd.stop()
@@ -125,9 +125,8 @@ class Soak:
         up = self.ups[name]
         kind = self.dice.choice(["a daemon killed", "a daemon killed", "a machine reset", "a machine restarted"])
         if kind == "a daemon killed":
-            daemons = psutil.Process(up.pid).children()
-            if daemons:
-                self.dice.choice(daemons).kill()
+            daemons = until(psutil.Process(up.pid).children, "daemons run", 30.0)
+            self.dice.choice(daemons).kill()
         else:
             up.send_signal(signal.SIGKILL if kind == "a machine reset" else signal.SIGTERM)
             up.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from core import fsops
-from core.errors import Stopped
+from core.contract import Failure, VideoMeta, load, now
+from core.errors import OutsideZone, Stopped
 from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync
 from core.ssh import INBOX, OUTBOX
 from core.transfer import Result, RsyncTransport
@@ -263,7 +265,8 @@ def test_no_key_gives_a_shell(machines: Machines, command: list[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small disk is mounted by root, on Linux")
-def test_a_full_disk_at_the_receiver_is_waited_for(machines: Machines) -> None:
+def test_a_full_disk_at_the_receiver_keeps_no_result_from_coming(machines: Machines) -> None:
+    """And so the server gets room again: what frees its disk is what the courier fetches and acknowledges."""
     inbox = machines.server_root / "gpu"
     inbox.mkdir(exist_ok=True)
     mounted = subprocess.run(
@@ -274,20 +277,74 @@ def test_a_full_disk_at_the_receiver_is_waited_for(machines: Machines) -> None:
     try:
         mac, _ = machines.open()
         courier = mac.daemons.pop()
-        mac.drop("large", picture(1, (1000, 800)))
-        machines.live_until(lambda: list(mac.home.mac.outbox.glob("2*")), "the batch is packed")
-        (batch,) = mac.home.mac.outbox.glob("2*")
-        transport = RsyncTransport(mac.home.mac, machines.mac_root, mac.settings.transport, unwatched)
-        with pytest.raises(LinkLost, match=r"The server's disk is full"):
-            transport.push([batch])
-        assert "manifest.json" not in _inbox(machines)
-        subprocess.run(["mount", "-o", "remount,size=100m", inbox], check=True)
+        mac.drop("small")
         mac.daemons.append(courier)
-        machines.live_until(_is_back(machines, "large"), "the clip is back")
+        machines.live_until(lambda: mac.said("batch.acknowledged"), "the small one is taken")
+        mac.daemons.remove(courier)
+        mac.drop("large", picture(1, (1000, 800)))
+        machines.live_until(lambda: list(mac.home.mac.outbox.glob("2*")), "the large one is packed")
+        mac.daemons.append(courier)
+        machines.live_until(_is_back(machines, "small"), "the small one comes, while the large one cannot go")
+        machines.pass_time(20)
+        assert mac.said("courier.trouble")
+        assert "The server's disk is full" in mac.said("courier.trouble")[0]["error"]
+        assert not mac.said("link.lost"), "the link is well"
+        assert "manifest.json" not in _inbox(machines)
+        assert (mac.home.mac.hot / "large.png").exists()
+        subprocess.run(["mount", "-o", "remount,size=100m", inbox], check=True)
+        machines.live_until(_is_back(machines, "large"), "with room it goes")
     finally:
         machines.close()
         fsops.confine()
         subprocess.run(["umount", "-l", inbox], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_cannot_be_read_holds_up_no_other(machines: Machines) -> None:
+    mac, _ = machines.open()
+    spoilt = _result(machines, 1, 1000)
+    machines.server.home.gpu.outbox.joinpath(*spoilt).chmod(0)
+    mac.drop("a")
+    machines.live_until(lambda: "a" in mac.metas(), "the clip is back")
+    assert not mac.said("link.refused")
+    assert mac.said("courier.trouble")
+
+
+def test_a_link_planted_in_the_inbox_leads_nowhere(machines: Machines, tmp_path: Path) -> None:
+    """Whoever steals the inbox's key cannot have the server delete what lies elsewhere."""
+    mac, server = machines.open()
+    precious = server.home.gpu.batch_acks / "20250101_000000.json"
+    precious.write_text("the memory of a batch")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "acks").symlink_to("../outbox/acks")
+    options = ["-rlt", "-e", "ssh -F ssh_config"]
+    subprocess.run(
+        ["rsync", *options, f"{here}/", f"{INBOX}:./"], cwd=mac.home.mac.state, check=False, capture_output=True
+    )
+    with contextlib.suppress(OutsideZone):
+        for daemon in server.daemons:
+            daemon.step()
+    assert precious.read_text() == "the memory of a batch"
+
+
+def test_a_later_run_is_never_replaced_by_an_earlier_one(machines: Machines) -> None:
+    mac, server = machines.open()
+    mac.drop("a")
+    machines.live_until(_is_back(machines, "a"), "the clip is back")
+    (first,) = mac.home.mac.results.glob("*/a.video_meta.json")
+    meta = load(VideoMeta, first)
+    base = f"{meta.batch_id}-009-0123abcd"
+    for run, clip_id in ((1, base), (2, f"{base}-r2")):
+        failure = Failure(stage="qa", code="x", message=f"run {run}", attempts=1, failed_at=now())
+        told = {"clip_id": clip_id, "run": run, "outcome": "fail", "files": [], "failure": failure}
+        there = server.home.gpu.outbox / meta.batch_id / clip_id
+        there.mkdir(parents=True)
+        (there / "video_meta.json").write_bytes(meta.model_copy(update=told).to_json())
+    machines.live_until(lambda: len(server.said("clip.released")) == 3, "both are acknowledged")
+    (failed,) = mac.home.mac.results.glob("*/failed/a.video_meta.json")
+    assert load(VideoMeta, failed).run == 2
+    assert not mac.said("clip.not_fetched")
 
 
 def test_a_stop_ends_a_transfer_at_once(machines: Machines) -> None:

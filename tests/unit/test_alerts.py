@@ -21,7 +21,7 @@ from core.motion import FULL, MotionType
 from core.overview import RoomStatus, ServerStatus, WorkerStatus
 from core.rsync import LinkRefused
 from core.settings import load_settings
-from core.transfer import LocalTransport, Result
+from core.transfer import Listing, LocalTransport
 from daemons.courier import CourierDaemon
 from daemons.intake import IntakeDaemon
 from daemons.supervisor import Child, Supervisor
@@ -221,9 +221,9 @@ class Refusing(LocalTransport):
 
     trouble = ""
 
-    def look(self, unanswered: Any) -> list[Result]:
+    def look(self, unanswered: Any) -> Listing:
         if self.trouble:
-            raise LinkRefused(self.trouble)
+            raise LinkRefused("", self.trouble)
         return super().look(unanswered)
 
 

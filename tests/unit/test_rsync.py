@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadSettings, DiskFull, DropreelError
-from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync, probe
+from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync, ServerFull, probe
 from core.settings import TransportSettings
 from core.work import unwatched
 
-PULL, PUSH = ("dropreel-outbox:./", "here/"), ("here/", "dropreel-inbox:./")
+PULL, PUSH = ("dropreel-outbox:./", "here/"), ("/here/", "dropreel-inbox:./")
 
 
 def _program(folder: Path, said: str, status: int, says_on: str = "2") -> Path:
@@ -40,12 +40,20 @@ def _settings(program: Path | str, **more: int) -> TransportSettings:
         (PULL, 20, "rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)", LinkLost),
         (PULL, 23, "rsync error: some files/attrs were not transferred (code 23)", Incomplete),
         (PULL, 24, "rsync warning: some files vanished before they could be transferred (code 24)", Incomplete),
+        (PULL, 23, 'rsync: [sender] opendir "x" failed: Permission denied (13)', Incomplete),
+        (
+            PULL,
+            23,
+            'rsync: send_files failed to open "Host key verification failed": Input/output error (5)',
+            Incomplete,
+        ),
         (PULL, 1, "rsync: unknown option", LinkRefused),
         (PULL, 2, "rsync error: protocol incompatibility (code 2)", LinkRefused),
         (PUSH, 255, "Host key verification failed.", LinkRefused),
         (PUSH, 255, "dropreel@gpu: Permission denied (publickey).", LinkRefused),
         (PUSH, 12, "/usr/bin/rrsync error: reading from write-only server is not allowed", LinkRefused),
-        (PUSH, 11, 'rsync: [receiver] write failed on "001.png": No space left on device (28)', LinkLost),
+        (PUSH, 11, 'rsync: [receiver] write failed on "001.png": No space left on device (28)', ServerFull),
+        (PUSH, 11, 'rsync: [receiver] write failed on "001.png": Disk quota exceeded (122)', ServerFull),
         (PULL, 11, 'rsync: [receiver] write failed on "clip.mp4": No space left on device (28)', DiskFull),
     ],
 )
@@ -74,11 +82,11 @@ def test_the_line_is_shared_as_the_settings_say(tmp_path: Path) -> None:
         assert arguments[-4:] == ["--include=/a b/", "--exclude=*", *PUSH]
 
 
-OPENRSYNC_KNOWS = {"-rt", "-e", "--timeout", "--bwlimit", "--include", "--exclude", "--delete", "--inplace"}
+OPENRSYNC_KNOWS = {"-rt", "-e", "--timeout", "--bwlimit", "--include", "--exclude", "--inplace"}
 """From its manual page: what macOS' rsync is asked for must be there."""
 
 
-@pytest.mark.parametrize("options", [(), ("--delete",), ("--inplace",)], ids=["push", "look", "fetch"])
+@pytest.mark.parametrize("options", [(), ("--inplace",)], ids=["push, look", "fetch"])
 def test_nothing_is_asked_of_rsync_that_openrsync_does_not_know(tmp_path: Path, options: tuple[str, ...]) -> None:
     Rsync(_settings(_program(tmp_path, "", 0), bandwidth_kib=1), tmp_path, unwatched)(*PULL, ["+/a/", "-*"], *options)
     arguments = (tmp_path / "arguments").read_text().splitlines()
