@@ -26,7 +26,7 @@ class DiskGuard:
     ) -> None:
         self._folder = folder
         self._settings = settings
-        self._log = log
+        self.log = log
         self._clock = clock
         self._short = False
         self._full_until = -math.inf
@@ -43,7 +43,7 @@ class DiskGuard:
         free = shutil.disk_usage(self._folder).free
         short = free < mark << 20
         if short != self._short:
-            self._log.warning("disk.low" if short else "disk.enough", free_mb=free >> 20)
+            self.log.warning("disk.low" if short else "disk.enough", free_mb=free >> 20)
         self._short = short
         return short
 

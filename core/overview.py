@@ -19,6 +19,7 @@ from pydantic import Field
 from core import fsops
 from core.cards import Card, published
 from core.contract import BATCH_ID, CLIP_ID, ClipId, Record, load
+from core.disk import LOW
 from core.errors import Refused
 from core.home import STAGES, GpuHalf, Home, MacHalf
 from core.metrics import folder_of
@@ -65,6 +66,8 @@ class ServerStatus(Record):
     written_at: dt.datetime
     version: str
     """Of Dropreel."""
+    rsync: str | None = None
+    """Of rsync on the server, such as ``3.5.0``; None where there is none."""
     inbox: int
     """Batches not yet taken in."""
     rooms: list[RoomStatus]
@@ -121,17 +124,26 @@ def overview(home: Home, settings: Settings, wall: Callable[[], float] = time.ti
         _hear_of_server(home.mac, found, wall)
         return found
     said, age = _said(home.gpu.status, wall)
-    pace = said.clips_per_minute if isinstance(said, ServerStatus) and age < LATE_SECONDS else None
-    found.gpu = server_status(home, settings, pace, wall)
+    fresh = said if isinstance(said, ServerStatus) and age < LATE_SECONDS else None
+    if fresh is not None:  # it knows what the folders do not show
+        low, pace, rsync = any(room.held == LOW for room in fresh.rooms), fresh.clips_per_minute, fresh.rsync
+    else:
+        low, pace, rsync = _free(home.gpu.root) < settings.disk.low_water_mb << 20, None, None
+    found.gpu = server_status(home, settings, pace, wall, disk_is_low=low, rsync=rsync)
     return found
 
 
 def server_status(
-    home: Home, settings: Settings, clips_per_minute: float | None, wall: Callable[[], float] = time.time
+    home: Home,
+    settings: Settings,
+    clips_per_minute: float | None,
+    wall: Callable[[], float] = time.time,
+    *,
+    disk_is_low: bool,
+    rsync: str | None = None,
 ) -> ServerStatus:
-    """How the server's half of this home stands, at this pace."""
+    """How the server's half of this home stands, at this pace; ``rsync`` is the version that it has of it."""
     gpu = home.gpu
-    free = _free(gpu.root)
     rooms = [Room(gpu.rooms / stage, settings.rooms.bounds.of(stage)) for stage in STAGES]
     found = ServerStatus(
         written_at=dt.datetime.fromtimestamp(round(wall(), 3), dt.UTC),
@@ -140,18 +152,18 @@ def server_status(
         rooms=[_room(room, settings.rooms.workers.of(room.name), gpu, wall) for room in rooms],
         outbox=len(results_in(gpu)),
         failed=len(_entries(gpu.failed)),
-        disk_free_bytes=free,
+        disk_free_bytes=_free(gpu.root),
+        rsync=rsync,
         clips_per_minute=clips_per_minute,
         cards=published(folder_of(settings.metrics, home, gpu.state), wall),
     )
-    low = free < settings.disk.low_water_mb << 20
     for room, status, after in zip(rooms, found.rooms, [*rooms[1:], None], strict=True):
         if room.paused:
             status.held = "paused"
         elif after is not None and after.ready.is_dir() and after.full:
             status.held = f"{after.name} is full"
-        elif low:
-            status.held = "disk is low"
+        elif disk_is_low:
+            status.held = LOW
     if found.clips == 0:
         found.eta_seconds = 0.0
     elif clips_per_minute:

@@ -125,7 +125,7 @@ class InterpolateSettings(Section):
     mode: Mode = Mode.time_true
 
 
-Host = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9:.][A-Za-z0-9:._%-]*)?$")]
+Host = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9:.][A-Za-z0-9:._-]*)?$")]
 """A host's name or address; it ends up in a configuration file of ssh, so nothing else can be in it."""
 
 
