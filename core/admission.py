@@ -37,6 +37,8 @@ from core.settings import Settings, presets
 from core.work import Report, unwatched
 
 _BATCH_ID = re.compile(BATCH_ID)
+_SENT = re.compile(r"\.?\d{3,4}\.[a-z]")
+"""What the courier calls the files of a batch, ``001.png``, and rsync until they are whole: ``.001.png.a1B2c3``."""
 ACK_FILE = "ack.json"
 MANIFEST_NAMES = {field: f"motion.{field}" for field in Motion.model_fields}
 """What a manifest's entry calls the fields of its ``Motion``."""
@@ -80,6 +82,22 @@ class Admission:
             path
             for path in sorted(self._gpu.inbox.iterdir())
             if _BATCH_ID.fullmatch(path.name) and not path.is_symlink() and _has_manifest(path)
+        ]
+
+    def leftovers(self) -> list[Path]:
+        """Batches in the inbox that were taken before, and come without a manifest: a second sending that broke off.
+
+        The first one's answer has reached the Mac meanwhile, so nobody sends the rest. What somebody may have put
+        there by hand, under other names than the courier's, is none.
+        """
+        return [
+            path
+            for path in sorted(self._gpu.inbox.iterdir())
+            if _BATCH_ID.fullmatch(path.name)
+            and path.is_dir()
+            and not path.is_symlink()
+            and all(_SENT.match(file.name) for file in path.iterdir())
+            and self._known(path.name) is not None
         ]
 
     def open(self, path: Path) -> Arrival:

@@ -89,9 +89,15 @@ class IntakeDaemon(Daemon):
         did |= self._finish()
         if self._must_wait():
             return IDLE
-        arrivals = self.admission.arrivals()
-        rested = self._settler.look({path: _identity(path) for path in arrivals}, self.runtime.clock())
+        arrivals, leftovers = self.admission.arrivals(), self.admission.leftovers()
+        identities = {path: _identity(path) for path in (*arrivals, *leftovers)}
+        rested = self._settler.look(identities, self.runtime.clock())
         wait = IDLE
+        for path in leftovers:
+            if rested[path] < self._patience:
+                wait = min(wait, self._patience - rested[path])
+            else:
+                fsops.discard(path, self.gpu.trash)
         for path in arrivals:
             again_in = self._trouble_until.get(path, 0.0) - self.runtime.clock()
             wait = min(wait, again_in if again_in > 0 else self._admit(path, rested[path]))

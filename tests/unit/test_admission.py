@@ -351,6 +351,25 @@ def test_the_same_batch_again_is_answered_again_and_makes_no_second_clip(house: 
     assert not refused(house)
 
 
+def test_what_is_left_of_a_second_sending_goes_and_what_was_put_there_by_hand_stays(house: House) -> None:
+    house.drop("a")
+    live(house, 30)
+    (batch,) = house.home.mac.sent.iterdir()
+    sent, by_hand = house.home.gpu.inbox / batch.name, house.home.gpu.inbox / BATCH
+    for folder, names in ((sent, ["001.png", ".002.png.a1B2c3"]), (by_hand, ["001.png"])):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes(picture())
+    live(house, 60)
+    assert inbox(house) == sorted([BATCH, batch.name]), "the rest may still come"
+    live(house, 400)
+    assert inbox(house) == [BATCH], "of a batch that was never taken everything is kept"
+    sent.mkdir()
+    (sent / "holiday.png").write_bytes(picture())
+    live(house, 400)
+    assert inbox(house) == sorted([BATCH, batch.name])
+
+
 def test_another_batch_of_a_known_id_is_refused(house: House) -> None:
     put(house, manifest(), img_001__png=picture())
     settle(house)
