@@ -101,7 +101,7 @@ class ServerAlerts:
 
     def _judge(self, status: ServerStatus, moment: float) -> list[Trouble]:
         found = [trouble for room in status.rooms if (trouble := self._stalled(room, moment)) is not None]
-        if any(room.held == LOW for room in status.rooms):
+        if LOW in {status.held, *(room.held for room in status.rooms)}:
             found.append(disk_low("gpu", status.disk_free_bytes))
         return found
 

@@ -70,6 +70,8 @@ class ServerStatus(Record):
     """Of rsync on the server, such as ``3.5.0``; None where there is none."""
     inbox: int
     """Batches not yet taken in."""
+    held: str | None = None
+    """Why none is taken in now: paused, or the disk is low."""
     rooms: list[RoomStatus]
     outbox: int
     """Results that the Mac has not acknowledged."""
@@ -126,7 +128,8 @@ def overview(home: Home, settings: Settings, wall: Callable[[], float] = time.ti
     said, age = _said(home.gpu.status, wall)
     fresh = said if isinstance(said, ServerStatus) and age < LATE_SECONDS else None
     if fresh is not None:  # it knows what the folders do not show
-        low, pace, rsync = any(room.held == LOW for room in fresh.rooms), fresh.clips_per_minute, fresh.rsync
+        low = LOW in {fresh.held, *(room.held for room in fresh.rooms)}
+        pace, rsync = fresh.clips_per_minute, fresh.rsync
     else:
         low, pace, rsync = _free(home.gpu.root) < settings.disk.low_water_mb << 20, None, None
     found.gpu = server_status(home, settings, pace, wall, disk_is_low=low, rsync=rsync)
@@ -149,6 +152,7 @@ def server_status(
         written_at=dt.datetime.fromtimestamp(round(wall(), 3), dt.UTC),
         version=version("dropreel"),
         inbox=len(_batches(gpu.inbox)),
+        held="paused" if Room(gpu.rooms / "intake").paused else LOW if disk_is_low else None,
         rooms=[_room(room, settings.rooms.workers.of(room.name), gpu, wall) for room in rooms],
         outbox=len(results_in(gpu)),
         failed=len(_entries(gpu.failed)),

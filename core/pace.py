@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 WINDOW_SECONDS = 600.0
+FEWEST = 3
+"""Of fewer clips no pace is told: by one or two it would be chance."""
 
 
 class Pace:
@@ -26,15 +28,15 @@ class Pace:
         self._passed_through = 0
 
     def look(self, results: Iterable[str], *, busy: bool) -> float:
-        """The clips a minute, 0 for none; ``busy`` is whether there was work since the last look."""
+        """The clips a minute, 0 of fewer than ``FEWEST``; ``busy`` is whether there was work since the last look."""
         moment, here = self._clock(), set(results)
         came = len(here - self._here) + self._passed_through
         self._looks.append((moment, moment - self._looked_at if busy or came else 0.0, came))
         self._looked_at, self._here, self._passed_through = moment, here, 0
         while self._looks and self._looks[0][0] < moment - WINDOW_SECONDS:
             self._looks.popleft()
-        seconds = sum(worked for _, worked, _ in self._looks)
-        return 60.0 * sum(came for *_, came in self._looks) / seconds if seconds else 0.0
+        seconds, clips = sum(worked for _, worked, _ in self._looks), sum(came for *_, came in self._looks)
+        return 60.0 * clips / seconds if seconds and clips >= FEWEST else 0.0
 
     def released(self, clip_id: str) -> None:
         """A result leaves the outbox; one that came since the last look would otherwise not be seen."""

@@ -16,6 +16,7 @@ from core.contract import now
 from core.doctor.result import Check, Patient, Result, ago, fail, ok, skipped, warn
 from core.home import STAGES, GpuHalf, MacHalf
 from core.metrics import file_in, folder_of
+from core.rooms import Room
 
 _TAIL_BYTES = 64 << 10
 _RECENT = dt.timedelta(minutes=2)  # a daemon in trouble looks again, and complains again, within half a minute
@@ -107,7 +108,23 @@ def complaints(patient: Patient) -> Iterator[Result]:
         yield ok("complaints", f"none in the last {ago(_RECENT.total_seconds())}")
 
 
-CHECKS = (Check("daemons", "running", running), Check("daemons", "complaints", complaints))
+def paused(patient: Patient) -> Iterator[Result]:
+    """Rooms that were told to claim nothing, and may have been forgotten."""
+    if not patient.settings.gpu:
+        return
+    rooms = [name for name in ("intake", *STAGES) if Room(patient.home.gpu.rooms / name).paused]
+    if rooms:
+        resume = [f"`dropreel resume {name}`" for name in rooms]
+        yield warn("paused", f"told to begin nothing: {', '.join(rooms)}", f"When they may go on: {', '.join(resume)}.")
+    else:
+        yield ok("paused", "no room is")
+
+
+CHECKS = (
+    Check("daemons", "running", running),
+    Check("daemons", "complaints", complaints),
+    Check("daemons", "paused", paused),
+)
 
 
 def _trouble(log: Path) -> str | None:

@@ -25,10 +25,11 @@ def services(patient: Patient) -> Iterator[Result]:
     roles = [role for role in _ROLES if patient.settings.role in {role, "both"}]
     nothing = True
     for scope in _SCOPES:
-        managers = [manager(Installation(patient.settings, patient.home, role), scope) for role in roles]
+        whats = [Installation(patient.settings, patient.home, role) for role in roles]
+        managers = [manager(what, scope) for what in whats]
         if managers[0].installed():
             nothing = False
-            yield from compared(managers, scope)
+            yield from compared(managers, scope, whats[0].user)
     if nothing:
         yield skipped("services", "none are installed: nothing starts the daemons at boot")
 
@@ -36,8 +37,8 @@ def services(patient: Patient) -> Iterator[Result]:
 CHECKS = (Check("services", "services", services),)
 
 
-def compared(managers: list[Manager], scope: Scope) -> Iterator[Result]:
-    """Whether what is installed is what one of these would install; there is one for each role."""
+def compared(managers: list[Manager], scope: Scope, owner: str) -> Iterator[Result]:
+    """Whether what is installed is what one of these would install; there is one for each role of ``owner``'s home."""
     there = {path: path.read_bytes() for path in managers[0].installed()}
     differing = min((_differing(there, manager.files()) for manager in managers), key=len)
     if differing:
@@ -50,6 +51,9 @@ def compared(managers: list[Manager], scope: Scope) -> Iterator[Result]:
     else:
         yield ok(f"{scope} services", f"{len(there)} files in {managers[0].folder} are of this installation")
     user = pwd.getpwuid(os.getuid()).pw_name
+    if scope == "system" and owner == "root":
+        yield warn("system services", "the home is root's, so they run as root",
+                   "Make a user for them, give it the home with chown -R, and install the services again.")  # fmt: skip
     if scope == "user" and sys.platform == "linux" and not (_LINGER / user).exists():
         yield warn("user services", f"they end when {user} logs out", f"loginctl enable-linger {user}")
 

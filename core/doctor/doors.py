@@ -10,9 +10,10 @@ from pathlib import Path
 
 from core import fsops, process
 from core.doctor.result import Patient, Result, fail, ok, warn
+from core.doctor.versions import SAFE_THERE, judge
 from core.errors import DropreelError, ProcessFailed
 from core.home import STATUS_FILE
-from core.rsync import LinkRefused, Rsync
+from core.rsync import Flavour, LinkRefused, Rsync
 from core.ssh import CONFIG_FILE, Door, Ssh
 from core.work import unwatched
 
@@ -23,8 +24,9 @@ _SSH_FAILED = 255
 _REFUSALS = ("PTY allocation request failed", "open failed")
 _LINE = ("Replace the line of this key in the server's authorized_keys by the one that `dropreel ssh-setup` prints; "
          "it begins with restrict,command=.")  # fmt: skip
-_UNKNOWN = ("Where it says Permission denied, the server does not know this key: `dropreel ssh-setup` prints the line "
-            "for its authorized_keys. Else the link broke: try again.")  # fmt: skip
+_UNKNOWN = ("Where it says Permission denied, that user of the server does not know this key: `dropreel ssh-setup` "
+            "prints the lines for the user's authorized_keys; or transport.user is not the right one. Else the link "
+            "broke: try again.")  # fmt: skip
 
 
 class _NotTold(Exception):
@@ -69,7 +71,7 @@ def tried(patient: Patient, ssh: Ssh) -> Iterator[Result]:
         yield found
         if found.verdict == "ok":
             yield from _status(folder / "in" / STATUS_FILE, ssh.outbox)
-        yield _door(
+        inbox = _door(
             folder,
             ssh.inbox,
             ("write into the inbox", lambda: write(ssh.inbox, "acks/")),
@@ -78,6 +80,8 @@ def tried(patient: Patient, ssh: Ssh) -> Iterator[Result]:
                 "deleting": lambda: write(ssh.inbox, "acks/", "--remove-source-files"),
             },
         )
+        same = inbox.remedy is not None and inbox.remedy == found.remedy
+        yield inbox.model_copy(update={"remedy": f"As for {found.name}."}) if same else inbox
     finally:
         fsops.discard(folder, state / "trash")
 
@@ -91,13 +95,16 @@ def _status(file: Path, door: Door) -> Iterator[Result]:
         return
     here = importlib.metadata.version("dropreel")
     try:
-        there = json.loads(file.read_bytes())["version"]
+        said = json.loads(file.read_bytes())
+        there, rsync = said["version"], tuple(int(part) for part in (said.get("rsync") or "").split(".") if part)
     except (ValueError, KeyError, TypeError):
-        there = "unknown"
+        there, rsync = "unknown", ()
     if there == here:
         yield ok("versions", f"Dropreel {here} here and there")
     else:
         yield warn("versions", f"Dropreel {here} here, {there} there", "Install one version on both machines.")
+    if rsync:
+        yield judge(Flavour("rsync", rsync), SAFE_THERE, name="rsync there")
 
 
 def _door(

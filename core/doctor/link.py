@@ -1,26 +1,29 @@
-"""The link to the server: the programs here, the keys, and whether the server is the one that is meant."""
+"""The link to the server: the programs here, the keys, whether the server is the one that is meant, and answers."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from core import process
+from core.contract import load, now
 from core.doctor import doors
-from core.doctor.result import Check, Patient, Result, fail, ok, warn
-from core.errors import BadSettings, DropreelError
-from core.rsync import Flavour, probe
+from core.doctor.result import Check, Patient, Result, ago, fail, ok, warn
+from core.doctor.versions import SAFE_HERE, SAFE_THERE, judge
+from core.errors import BadSettings, DropreelError, ProcessFailed, Refused
+from core.home import STATUS_FILE
+from core.overview import LATE_SECONDS, ServerStatus
+from core.rsync import probe
 from core.ssh import Ssh
+from core.transfer import BATCHES
 from core.work import unwatched
 
-_SAFE_HERE = (3, 4, 3)  # before, a bad server can read this machine's memory (CVE-2026-43618) and more
-_SAFE_THERE = (3, 5, 0)  # before, rrsync lets one out of its folder (CVE-2026-53783)
-_OPENRSYNC_BROKEN = {"15.4", "15.4.0"}  # of macOS; mended in 15.4.1
-_UPGRADE = "Install a newer rsync: from the distribution's updates, or on macOS `brew install rsync`{}."
 _SETUP = "Run `dropreel ssh-setup`."
 
 
@@ -34,7 +37,7 @@ def programs(patient: Patient) -> Iterator[Result]:
     except BadSettings as error:
         yield fail("rsync", str(error), "Install rsync: apt install rsync, or brew install rsync.")
     else:
-        yield judge(flavour, _SAFE_HERE if leads_away(patient) else _SAFE_THERE, platform.mac_ver()[0])
+        yield judge(flavour, SAFE_HERE if leads_away(patient) else SAFE_THERE, platform.mac_ver()[0])
     wanted = ("ssh", "ssh-keygen", "ssh-keyscan") if leads_away(patient) else ("rrsync",)
     for name in wanted:
         if shutil.which(name) is None:
@@ -42,20 +45,6 @@ def programs(patient: Patient) -> Iterator[Result]:
             yield fail(name, f"{name} is not installed", f"Install {package}, which it comes with.")
     if leads_away(patient) and shutil.which("ssh"):
         yield ok("ssh", process.run(["ssh", "-V"], unwatched, limit=10.0).stderr.strip())
-
-
-def judge(flavour: Flavour, safe: tuple[int, ...], macos: str) -> Result:
-    """Whether this rsync will do, on this version of macOS (empty elsewhere)."""
-    seen = f"{flavour.name} {'.'.join(map(str, flavour.version))}"
-    name_it = ', and name it: transport.rsync = "/opt/homebrew/bin/rsync"'
-    if flavour.name == "openrsync":
-        if macos in _OPENRSYNC_BROKEN:
-            return fail("rsync", f"{seen} of macOS {macos}, which is broken",
-                        "Update macOS to 15.4.1 or later. " + _UPGRADE.format(name_it))  # fmt: skip
-        return warn("rsync", f"{seen}: it does, at half the speed", _UPGRADE.format(name_it))
-    if flavour.version < safe:
-        return warn("rsync", f"{seen}: known holes were closed in {'.'.join(map(str, safe))}", _UPGRADE.format(""))
-    return ok("rsync", seen)
 
 
 def route(patient: Patient) -> Iterator[Result]:
@@ -96,7 +85,8 @@ def server(patient: Patient) -> Iterator[Result]:
     try:
         offered = ssh.offered_host_keys(unwatched)
     except DropreelError as error:
-        offered, said = [], f": {error}"
+        words = (isinstance(error, ProcessFailed) and error.stderr) or str(error)
+        offered, said = [], ": " + "; ".join(dict.fromkeys(words.splitlines()))  # it tries each kind of key
     else:
         said = ""
     if not offered:
@@ -116,11 +106,39 @@ def server(patient: Patient) -> Iterator[Result]:
     yield from doors.tried(patient, ssh)
 
 
+def answers(patient: Patient) -> Iterator[Result]:
+    """Whether a server that works answers what it was sent: no key of ours can see that it goes into a wrong folder."""
+    mac, patience = patient.home.mac, 2 * patient.settings.transport.resend_seconds + 60.0
+    try:
+        status = load(ServerStatus, mac.server / STATUS_FILE)
+    except (Refused, OSError):
+        return
+    if not leads_away(patient) or (now() - status.written_at).total_seconds() > LATE_SECONDS:
+        return  # nothing is known of it, and other checks say why
+    if status.held:
+        yield warn("answers", f"the server takes no batch in: {status.held}", "There: `dropreel resume intake` where "
+                   "it is paused, `dropreel prune` where its disk is low.")  # fmt: skip
+        return
+    ages: dict[str, float] = {}
+    for batch in mac.outbox.glob(BATCHES):
+        with contextlib.suppress(FileNotFoundError):  # its originals were put away this moment
+            if not (mac.acks / f"{batch.name}.json").exists():
+                ages[batch.name] = time.time() - batch.stat().st_mtime
+    oldest = max(ages, key=ages.__getitem__, default="")
+    if ages.get(oldest, 0.0) > patience:
+        yield warn("answers", f"the server works, and for {ago(ages[oldest])} has not answered {oldest}",
+                   "Compare the folders in its authorized_keys with its home: the key of the inbox may open another "
+                   "home's. If they are right, intake.log in gpu/logs there says what it waits for.")  # fmt: skip
+    else:
+        yield ok("answers", f"no batch has waited longer than {patience:g} s for the server's word")
+
+
 CHECKS = (
     Check("link", "programs", programs, seconds=40.0),
     Check("link", "server", route),
     Check("link", "keys", keys),
     Check("link", "server", server, seconds=240.0),
+    Check("link", "answers", answers),
 )
 
 

@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from core import fsops, process
 from core.errors import BadSettings, DropreelError, ProcessFailed
 from core.home import STAGES, Home
+from core.metrics import folder_of
 from core.settings import Role, Settings
 from core.work import unwatched
 
@@ -51,8 +52,9 @@ class Installation:
     @property
     def writable(self) -> list[Path]:
         """The folders that the daemons write to; those inside another are left out."""
-        home, metrics = self.home, self.settings.metrics.folder
-        others = [home.mac.hot, *([metrics.expanduser()] if metrics else [])]
+        home = self.home
+        metrics = os.path.normpath(folder_of(self.settings.metrics, home, home.gpu.state))  # systemd takes no ..
+        others = [home.mac.hot, Path(metrics)]
         return [home.root, *(path for path in others if not path.is_relative_to(home.root))]
 
     @property

@@ -21,6 +21,8 @@ TARGET = "dropreel.target"
 PRUNE = ("dropreel-prune.service", "dropreel-prune.timer")
 MAC = ("dropreel-keyframes.service", "dropreel-courier.service")
 INTAKE = "dropreel-intake.service"
+PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - where nothing is made
+"""``PrivateTmp=`` gives the services others in their place."""
 CARD_STAGES = ("generate", "interpolate")
 """The rooms whose daemons may compute on a card."""
 
@@ -64,6 +66,14 @@ class Systemd(Manager):
             return 0
         found = re.match(r"systemd (\d+)", said)
         return int(found[1]) if found else 0
+
+    def install(self) -> list[Command]:
+        """As every manager's; raises ``BadSettings`` for a home that its services would not see."""
+        hidden = [str(path) for path in self._what.writable if any(map(path.resolve().is_relative_to, PRIVATE))]
+        if hidden and self._scope == "system":
+            raise BadSettings(f"The services have a /tmp of their own, so they would not see {hidden[0]}, and the "
+                              "system tidies there. Make the home elsewhere, such as /srv/dropreel.")  # fmt: skip
+        return super().install()
 
     @property
     def answers(self) -> bool:

@@ -24,7 +24,9 @@ WATCH_SECONDS = 1.0
 def status(
     home: HomeOption = HERE,
     as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", metavar="", help="Draw it again every second, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show what lies where, from the folders alone: it also works when every daemon is dead.
 
@@ -98,7 +100,8 @@ def _worker(worker: WorkerStatus | None) -> tuple[str, str, str, str]:
 
 
 def _figures(gpu: ServerStatus) -> Text:
-    words = [f"inbox {gpu.inbox}", f"outbox {gpu.outbox}", f"failed {gpu.failed}", f"{size(gpu.disk_free_bytes)} free"]
+    inbox = f"inbox {gpu.inbox}" + (f" ({gpu.held})" if gpu.held else "")
+    words = [inbox, f"outbox {gpu.outbox}", f"failed {gpu.failed}", f"{size(gpu.disk_free_bytes)} free"]
     if gpu.clips_per_minute:
         words.append(f"{gpu.clips_per_minute:.1f} clips a minute")
     if gpu.eta_seconds:

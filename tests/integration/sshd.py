@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -71,15 +70,6 @@ class Sshd:
         """Write ``authorized_keys``."""
         (self.folder / "authorized_keys").write_text("".join(f"{line}\n" for line in lines))
 
-    def allow_halves(self, inbox_key: Path, outbox_key: Path, gpu: Path, *, inbox: str = "inbox") -> None:
-        """Restrict the two keys to the two folders of a server's half, as ``dropreel ssh-setup`` says."""
-        for_inbox = f"{RRSYNC} -wo -no-del -no-lock {shlex.quote(str(gpu / inbox))}"
-        for_outbox = f"{RRSYNC} -ro {shlex.quote(str(gpu / 'outbox'))}"
-        self.allow(*(
-            f"restrict,command={_quoted(command)} {key.with_suffix('.pub').read_text().strip()}"
-            for command, key in ((for_inbox, inbox_key), (for_outbox, outbox_key))
-        ))  # fmt: skip
-
     def start(self) -> None:
         """Listen."""
         with (self.folder / "sshd.log").open("wb") as log:
@@ -121,8 +111,3 @@ class Sshd:
 def make_key(path: Path) -> None:
     """A new key without a passphrase."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)], check=True)
-
-
-def _quoted(command: str) -> str:
-    escaped = command.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

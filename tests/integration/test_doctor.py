@@ -16,6 +16,7 @@ import pytest
 
 from core import fsops
 from core.doctor import Patient, Result, doors, link
+from core.doctor.versions import judge
 from core.home import Home
 from core.rsync import Flavour
 from core.settings import TransportSettings, load_settings
@@ -76,7 +77,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     for door in ssh.doors:
         make_key(door.key)
     ssh.known_hosts.write_text(sshd.known_hosts)
-    sshd.allow_halves(ssh.inbox.key, ssh.outbox.key, server.gpu.root)
+    sshd.allow(*ssh.authorized_keys(str(server.root)))
     sshd.start()
     yield Machines(patient, ssh, sshd, server)
     sshd.stop()
@@ -117,11 +118,15 @@ def test_keys_that_the_server_does_not_know(machines: Machines) -> None:
     found = machines.troubles()
     assert verdicts(found) == BOTH_FAIL
     assert "Permission denied" in found["inbox_ed25519"].seen
+    assert "transport.user" in (found["outbox_ed25519"].remedy or "")
+    assert found["inbox_ed25519"].remedy == "As for outbox_ed25519.", "what is to be done is said once"
 
 
 @needs_sshd
 def test_keys_that_were_exchanged(machines: Machines) -> None:
-    machines.sshd.allow_halves(machines.ssh.outbox.key, machines.ssh.inbox.key, machines.server.gpu.root)
+    inbox, outbox = (door.public.read_text().strip() for door in machines.ssh.doors)
+    for_inbox, for_outbox = machines.ssh.authorized_keys(str(machines.server.root))
+    machines.sshd.allow(for_inbox.replace(inbox, outbox), for_outbox.replace(outbox, inbox))
     found = machines.troubles()
     assert verdicts(found) == BOTH_FAIL
     assert "it cannot read the outbox" in found["outbox_ed25519"].seen
@@ -150,10 +155,10 @@ def test_keys_that_do_more_than_they_must(machines: Machines) -> None:
 
 
 @needs_sshd
-def test_a_key_that_opens_the_wrong_folder(machines: Machines) -> None:
-    rooms = machines.server.gpu.rooms
-    (rooms / "outbox").mkdir()
-    machines.sshd.allow_halves(machines.ssh.inbox.key, machines.ssh.outbox.key, rooms)
+def test_a_key_that_opens_the_wrong_folder(machines: Machines, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    other.gpu.outbox.mkdir(parents=True)
+    machines.sshd.allow(*machines.ssh.authorized_keys(str(other.root)))
     assert verdicts(machines.troubles()) == {"status": "warn", "inbox_ed25519": "fail"}
 
 
@@ -165,6 +170,9 @@ def test_a_key_that_opens_the_wrong_folder(machines: Machines) -> None:
         ("half of", {"versions": "warn"}),
         ('{"version": "0.0.1"}', {"versions": "warn"}),
         (json.dumps({"version": version("dropreel")}), {"versions": "ok"}),
+        (json.dumps({"version": version("dropreel"), "rsync": None}), {"versions": "ok"}),
+        (json.dumps({"version": version("dropreel"), "rsync": "3.2.7"}), {"versions": "ok", "rsync there": "warn"}),
+        (json.dumps({"version": version("dropreel"), "rsync": "3.5.0"}), {"versions": "ok", "rsync there": "ok"}),
     ],
 )
 def test_what_the_server_says_of_itself(tmp_path: Path, content: str | None, found: dict[str, str]) -> None:
@@ -186,6 +194,14 @@ def test_key_files_are_looked_at_before_the_server_is(tmp_path: Path) -> None:
     assert verdicts(found) == BOTH_FAIL | {"known_hosts": "fail"}
     assert found["inbox_ed25519"].remedy == f"chmod 600 {ssh.inbox.key}"
     assert list(link.server(patient)) == [], "nobody is asked"
+
+
+@needs_sshd
+def test_a_host_that_no_name_server_knows_is_told_once(machines: Machines) -> None:
+    machines.patient.settings.transport.host = "nowhere.invalid"
+    found = machines.troubles()
+    assert verdicts(found) == {"server": "fail"}
+    assert found["server"].seen.count("getaddrinfo") == 1
 
 
 @needs_sshd
@@ -221,7 +237,7 @@ def test_a_mac_that_has_no_way_to_a_server(tmp_path: Path) -> None:
     ],
 )
 def test_which_rsync_will_do(flavour: Flavour, macos: str, verdict: str) -> None:
-    assert link.judge(flavour, (3, 5, 0), macos).verdict == verdict
+    assert judge(flavour, (3, 5, 0), macos).verdict == verdict
 
 
 # The command

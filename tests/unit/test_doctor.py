@@ -27,6 +27,7 @@ from core.doctor import (
     examine,
     folders,
     gpu,
+    link,
     macos,
     programs,
     watching,
@@ -34,6 +35,8 @@ from core.doctor import (
 from core.doctor.mounts import mount_of, read_mount, read_mountinfo
 from core.doctor.result import Check, ago, ok
 from core.home import STATUS_FILE
+from core.overview import ServerStatus
+from core.rooms import PAUSED_FILE
 from core.services import plan
 from core.services.plan import Installation, Manager
 from core.services.systemd import Systemd
@@ -420,6 +423,52 @@ def test_what_a_living_daemon_complains_of(patient: Patient, age: float, last: s
     assert ("gone" in found.seen) is (verdict == "fail")
 
 
+def test_a_room_that_is_paused_is_told(patient: Patient) -> None:
+    assert only(alive.paused(patient)).verdict == "ok"
+    for name in ("intake", "qa"):
+        (patient.home.gpu.rooms / name / PAUSED_FILE).touch()
+    found = only(alive.paused(patient))
+    assert (found.verdict, found.seen.endswith(": intake, qa")) == ("warn", True)
+    assert "`dropreel resume intake`, `dropreel resume qa`" in (found.remedy or "")
+
+
+# What the server does not answer
+
+
+def server_said(patient: Patient, ago_seconds: float = 5.0, held: str | None = None) -> None:
+    """As the courier brings it."""
+    told = ServerStatus(written_at=now() - dt.timedelta(seconds=ago_seconds), version="1", inbox=0, held=held, rooms=[],
+                        outbox=0, failed=0, disk_free_bytes=0)  # fmt: skip
+    (patient.home.mac.server / STATUS_FILE).write_bytes(told.to_json())
+
+
+def test_a_batch_that_a_living_server_never_answers(tmp_path: Path) -> None:
+    patient = make(tmp_path / "home", 'role = "mac"\n[transport]\nkind = "rsync"\nhost = "server"\n')
+    mac = patient.home.mac
+    batch = mac.outbox / "20260101_000000"
+    batch.mkdir()
+
+    def lain(seconds: float) -> None:
+        os.utime(batch, (now().timestamp() - seconds,) * 2)
+
+    lain(200)
+    assert list(link.answers(patient)) == [], "the courier has brought nothing: the link is not well"
+    server_said(patient)
+    found = only(link.answers(patient))
+    assert (found.verdict, batch.name in found.seen) == ("warn", True)
+    assert "authorized_keys" in (found.remedy or "")
+    lain(170)
+    assert only(link.answers(patient)).verdict == "ok", "it may have been sent twice; give it time"
+    lain(200)
+    server_said(patient, ago_seconds=90)
+    assert list(link.answers(patient)) == [], "the server is silent, or the link is cut"
+    server_said(patient, held="paused")
+    assert "dropreel resume intake" in (only(link.answers(patient)).remedy or "")
+    server_said(patient)
+    (mac.acks / f"{batch.name}.json").touch()
+    assert only(link.answers(patient)).verdict == "ok", "keyframes has yet to take note of the answer"
+
+
 # The cards
 
 needs_no_card = pytest.mark.skipif(plan.CARD_DRIVER.exists(), reason="there is a driver here")
@@ -471,8 +520,10 @@ def test_services_of_this_installation_and_of_another(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     both: list[Manager] = [manager(patient, "both"), manager(patient, "gpu")]
-    assert only(boot.compared(both, "user")).verdict == "ok"
+    assert only(boot.compared(both, "user", "root")).verdict == "ok"
+    assert [result.verdict for result in boot.compared(both, "system", "root")] == ["ok", "warn"]
+    assert only(boot.compared(both, "system", "dropreel")).verdict == "ok"
     (tmp_path / getpass.getuser()).unlink()
-    assert [result.verdict for result in boot.compared(both, "user")] == ["ok", "warn"]
+    assert [result.verdict for result in boot.compared(both, "user", "root")] == ["ok", "warn"]
     other = make(tmp_path / "other")
-    assert next(iter(boot.compared([manager(other, "gpu")], "user"))).verdict == "warn"
+    assert next(iter(boot.compared([manager(other, "gpu")], "user", "root"))).verdict == "warn"

@@ -94,6 +94,16 @@ def test_an_event_is_one_line_in_the_file_and_one_json_on_stdout(
     assert not err
 
 
+def test_an_event_about_another_daemon_names_that_one(
+    open_here: Callable[[], Logger], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = open_here()
+    log.info("supervisor.started", daemon="qa@cpu0")
+    log.info("daemon.stopped")
+    said = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [event["daemon"] for event in said] == ["qa@cpu0", "intake"]
+
+
 def test_a_traceback_cannot_be_taken_for_events(
     tmp_path: Path, open_here: Callable[[], Logger], capsys: pytest.CaptureFixture[str]
 ) -> None:

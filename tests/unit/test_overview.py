@@ -111,8 +111,24 @@ def test_a_room_says_why_it_is_held(house: House) -> None:
     full = {name: room.held for name, room in rooms_of(look(house)).items()}
     assert full == {"generate": None, "interpolate": "qa is full", "qa": "paused", "encode": None}
     house.settings.disk.low_water_mb = house.settings.disk.high_water_mb = 1 << 40
-    low = {name: room.held for name, room in rooms_of(look(house)).items()}
+    found = look(house)
+    low = {name: room.held for name, room in rooms_of(found).items()}
+    assert found.gpu is not None
+    assert found.gpu.held == "disk is low"
     assert low == {"generate": "disk is low", "interpolate": "qa is full", "qa": "paused", "encode": "disk is low"}
+
+
+def test_an_inbox_that_is_not_taken_in_says_why(house: House) -> None:
+    found = look(house)
+    assert found.gpu is not None
+    assert found.gpu.held is None
+    (house.home.gpu.rooms / "intake" / PAUSED_FILE).touch()
+    house.drop("one")
+    house.rest()
+    found = look(house)
+    assert found.gpu is not None
+    assert (found.gpu.inbox, found.gpu.held) == (1, "paused")
+    assert "inbox 1 (paused)" in drawn(found)
 
 
 def test_workers_that_are_wanted_or_alive_are_shown(house: House) -> None:
@@ -271,10 +287,11 @@ def test_a_status_that_cannot_be_written_keeps_no_clip_waiting(house: House) -> 
     [
         ([], 0),
         ([(60, "old", True)], 0),  # it lay there before
-        ([(60, "old a b", True)], 2),
-        ([(30, "a", True), (30, "b", True)], 2),  # one left as the next came
-        ([(3600, "", False), (60, "a", True), (60, "a b", True)], 1),  # the quiet hour does not count
-        ([(30, "a", False)], 2),  # it came and was done between two looks
+        ([(60, "old a b c", True)], 3),
+        ([(60, "old a b", True)], 0),  # two may be chance
+        ([(30, "a", True), (30, "b c", True)], 3),  # one left as the next came
+        ([(3600, "", False), (60, "a", True), (120, "a b c", True)], 1),  # the quiet hour does not count
+        ([(30, "a b c", False)], 6),  # they came and were done between two looks
         ([(60, "a b c", True), (WINDOW_SECONDS, "a b c", True), (1, "a b c", True)], 0),
     ],
 )
@@ -295,9 +312,9 @@ def test_a_result_that_came_and_went_between_two_looks_counts_once() -> None:
     clock.seconds += 60
     pace.released("seen")
     pace.released("quick")
-    assert pace.look([], busy=True) == pytest.approx(1)
+    assert pace.look(["one", "two"], busy=True) == pytest.approx(3)
     clock.seconds += 60
-    assert pace.look([], busy=True) == pytest.approx(0.5)
+    assert pace.look([], busy=True) == pytest.approx(1.5)
 
 
 # What the Mac makes of it.

@@ -419,6 +419,7 @@ def test_a_clip_that_kills_its_workers_is_given_up_in_the_end(house: House) -> N
     assert (house.home.gpu.failed / folder.name).is_dir()
 
 
+@pytest.mark.timeout(120)  # it dies at some forty steps, and lives on
 def test_a_failure_is_told_once_wherever_it_is_interrupted(tmp_path: Path) -> None:
     for step in itertools.count():
         with at_work(tmp_path / str(step)) as house:

@@ -18,6 +18,8 @@ import pytest
 
 from core import fsops, gpu
 from core.errors import BadSettings, DropreelError, ProcessFailed
+from core.metrics import folder_of
+from core.services import systemd
 from core.services.launchd import Launchd
 from core.services.plan import CARD_DRIVER, Command, Installation, Manager, State, carry_out
 from core.services.systemd import BACKOFF_SINCE, Systemd
@@ -225,7 +227,10 @@ def test_another_role_than_the_homes_is_refused(make: Make) -> None:
 # Installed, and gone again.
 
 
-def test_an_installation_replaces_the_one_before_and_leaves_a_persons_own_files(make: Make, tmp_path: Path) -> None:
+def test_an_installation_replaces_the_one_before_and_leaves_a_persons_own_files(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "PRIVATE", ())
     folder = tmp_path / "units"
     first = Mute(make(more=WORKERS.format('"gpu0", "gpu1"'), cards=True), "system", folder)
     left = first.install()
@@ -244,6 +249,26 @@ def test_an_installation_replaces_the_one_before_and_leaves_a_persons_own_files(
     second.uninstall()
     assert {path for path in folder.rglob("*") if path.is_file()} == {own, stranger}
     assert set(folder.iterdir()) == {own.parent, stranger}
+
+
+def test_a_home_that_the_services_would_not_see_is_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "PRIVATE", (tmp_path / "home",))
+    with pytest.raises(BadSettings, match="would not see"):
+        Mute(make(), "system", tmp_path / "units").install()
+    assert not (tmp_path / "units").exists()
+    Mute(make(), "user", tmp_path / "units").install()  # a user's systemd hides nothing
+    assert (tmp_path / "units").exists()
+
+
+@pytest.mark.parametrize(("folder", "own"), [("figures", False), ("../figures", True)])
+def test_a_metrics_folder_is_where_the_daemons_write_it(make: Make, folder: str, own: bool) -> None:
+    what = make(more=f'[metrics]\nfolder = "{folder}"\n')
+    written = folder_of(what.settings.metrics, what.home, what.home.gpu.state).resolve()
+    assert any(written.is_relative_to(place) for place in what.writable)
+    assert (written in what.writable) == own
+    assert not any(".." in place.parts for place in what.writable), "systemd ignores such a path"
 
 
 @pytest.fixture
