@@ -55,7 +55,7 @@ class _Rendered(logging.Formatter):
         if not isinstance(event, Mapping):  # a library that logs the ordinary way
             said = {"event": "library.said", "level": record.levelname.lower(), "library": record.name}
             event = _stamp(None, "", {**said, "said": record.getMessage()})
-        return str(self._render(None, "", {**event, **self._more}))
+        return str(self._render(None, "", {**self._more, **event}))
 
 
 _stamp = structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.resources
 import os
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +27,7 @@ from core.interpolate.plan import Mode
 from core.motion import MotionType, Size
 from core.qa.verdict import QaThresholds
 from core.safety import MotionLimits
+from core.settings_errors import HOME_VARIABLE, PREFIX, Variables, check_names, explain, not_toml
 
 Role = Literal["mac", "gpu", "both"]
 
@@ -279,7 +281,7 @@ class DaemonSettings(Section):
 class Settings(BaseSettings):
     """``dropreel.toml``."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="DROPREEL_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
 
     role: Role = "both"
     project_id: str = "video_gen_001"
@@ -311,11 +313,13 @@ class Settings(BaseSettings):
 
 
 def load_settings(root: Path) -> tuple[Settings, Home]:
-    """Read a home's settings. Raises ``BadSettings`` that names the file, the key and the remedy."""
+    """Read a home's settings. Raises ``BadSettings`` that names the file or the variable, the key and the remedy."""
+    root = root.absolute()
     file = root / SETTINGS_FILE
     if not file.is_file():
-        raise BadSettings(f"There is no {SETTINGS_FILE} in {root}. Make a home with `dropreel init {root}`, or name "
-                          "one with --home or DROPREEL_HOME.")  # fmt: skip
+        raise BadSettings(f'There is no {SETTINGS_FILE} in "{root}". Make a home with `dropreel init '
+                          f"{shlex.quote(str(root))}`, or name one with --home or {HOME_VARIABLE}.")  # fmt: skip
+    check_names(Settings)
 
     class FromFile(Settings):
         @classmethod
@@ -323,21 +327,18 @@ def load_settings(root: Path) -> tuple[Settings, Home]:
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+            return init_settings, Variables(settings_cls), TomlConfigSettingsSource(settings_cls, file)
 
     try:
         settings = FromFile()
-    except tomllib.TOMLDecodeError as error:
-        raise BadSettings(f"{file} is not TOML: {error}. Mend the syntax.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(not_toml(error, file)) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise BadSettings(f"{file}: {key}: {first['msg']}. The commented defaults are in `dropreel init`'s file; "
-                          "correct or remove this key.") from None  # fmt: skip
+        raise BadSettings(explain(error.errors(include_url=False)[0], Settings, file)) from None
     root = Path(os.path.realpath(root))
     hot = settings.hot_folder.folder
     return settings, Home(root, (root / hot.expanduser()) if hot else None)

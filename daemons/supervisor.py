@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core import fsops
 from core.alerts import gave_up
 from core.errors import AlreadyRunning, BadSettings
 from core.home import STAGES, Home
@@ -62,7 +63,7 @@ def children_of(settings: Settings) -> list[Child]:
 
 @dataclass
 class Supervisor:
-    """Runs the children until told to stop."""
+    """Runs the children until told to stop. Raises ``AlreadyRunning`` where another has the home, or a half of it."""
 
     home: Path
     settings: Settings
@@ -76,8 +77,13 @@ class Supervisor:
         self._signals = 0
         self._wake = Wake()
         home = Home(self.home)
-        state = (home.mac if self.settings.mac else home.gpu).state
-        self._teller = Teller(state / "notify.up.json", self.settings.notify, self.log)
+        states = [*([home.mac.state] if self.settings.mac else []), *([home.gpu.state] if self.settings.gpu else [])]
+        try:
+            self._locks = [fsops.hold(state / "locks" / "up") for state in states]
+        except AlreadyRunning:
+            raise AlreadyRunning("This home is up already: another `dropreel up` runs its daemons. Stop that one "
+                                 "first, or leave it.") from None  # fmt: skip
+        self._teller = Teller(states[0] / "notify.up.json", self.settings.notify, self.log)
         self._selector = selectors.DefaultSelector()
         self._sockets = tempfile.TemporaryDirectory(prefix="dropreel-")  # socket paths must be short
 
@@ -134,6 +140,8 @@ class Supervisor:
         self._selector.close()
         self._sockets.cleanup()
         self._wake.close()
+        for lock in self._locks:
+            os.close(lock)
 
     def _try_to_start(self, child: Child) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -23,13 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+if not console.is_terminal:
+    console.width = 10_000  # a line is not to be broken for a width that nobody has
 
 HERE = Path()
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="DROPREEL_HOME", help="The folder that holds dropreel.toml.", show_default="here"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="For programs: one JSON object on stdout.")]
 
 
 def open_home(root: Path) -> tuple[Settings, Home]:
@@ -43,3 +45,10 @@ def open_home(root: Path) -> tuple[Settings, Home]:
             raise BadSettings(f"{', '.join(strays)} must be on one file system with {half.root}: clips move there by "
                               "a rename. Move the home, not a part of it.")  # fmt: skip
     return settings, home
+
+
+def need_half(half: Literal["mac", "gpu"], settings: Settings, what: str) -> None:
+    """Raise ``BadSettings`` where ``what`` is of a half that this home has not."""
+    if not (settings.mac if half == "mac" else settings.gpu):
+        raise BadSettings(f"{what} is of the {half} half; this home's role is {settings.role}. Run it on the "
+                          f"{'Mac' if half == 'mac' else 'server'}.")  # fmt: skip

@@ -11,7 +11,7 @@ from core import fsops
 from core.errors import DropreelError
 from core.home import STAGES, GpuHalf
 from core.rooms import CANCEL_FILE
-from daemons.cli.app import HERE, HomeOption, app, console, open_home
+from daemons.cli.app import HERE, HomeOption, app, console, need_half, open_home
 
 
 @app.command()
@@ -20,7 +20,8 @@ def cancel(
     home: HomeOption = HERE,
 ) -> None:
     """Take a clip out of the rooms; it comes back as failed, with that reason. `retry` makes it all the same."""
-    _, folders = open_home(home)
+    settings, folders = open_home(home)
+    need_half("gpu", settings, "cancel")
     while True:
         folder = find_in_rooms(folders.gpu, clip)
         try:

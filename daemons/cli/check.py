@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from core import companions, fsops, image, safety
 from core.contract import MAX_JSON_BYTES, Manifest, MotionSidecar, load, parse
@@ -30,7 +31,7 @@ def check(
 ) -> None:
     """Validate images with their sidecars, and manifests, by the rules of this home (or the defaults).
 
-    **Exit status:** 0 all would be taken, 1 there are errors or warnings.
+    What has only warnings or notes is taken. **Exit status:** 0, or 1 where something would be rejected.
     """
     settings = load_settings(home)[0] if (home / SETTINGS_FILE).is_file() else Settings()
     found: dict[str, list[Finding]] = {}
@@ -46,17 +47,24 @@ def check(
     else:
         for name, findings in found.items():
             _show(name, findings)
-    if any(finding.severity != "note" for findings in found.values() for finding in findings):
+    if any(map(_refused, found.values())):
         raise typer.Exit(1)
 
 
 def _show(name: str, findings: list[Finding]) -> None:
-    if not findings:
-        console.print(f"[green]ok[/]       {name}", highlight=False)
     for finding in findings:
-        colour = _COLOURS[finding.severity]
-        console.print(f"[{colour}]{finding.severity:<8}[/] [bold]{name}[/] {finding.code}", highlight=False)
-        console.print(f"         {finding}", highlight=False, markup=False)
+        said = Text.assemble((f"{finding.severity:<8}", _COLOURS[finding.severity]), f" {finding.code}: {finding}")
+        console.print(said, soft_wrap=True)
+    verdict = ("would be taken", "green")
+    if _refused(findings):
+        verdict = ("would be rejected", "red")
+    elif any(finding.code == "image_missing" for finding in findings):
+        verdict = ("would wait for its image", "yellow")
+    console.print(Text.assemble((name, "bold"), ": ", verdict), soft_wrap=True)
+
+
+def _refused(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
 
 
 def _check(path: Path, settings: Settings) -> Iterator[tuple[str, list[Finding]]]:

@@ -58,7 +58,7 @@ def demo(
         supervisor = Supervisor(root, settings, log, quiet=True)
         stack.callback(supervisor.close)
         dropped = _drop(folders, keyframe, motion)
-        console.print(f"Dropped [bold]{dropped.name}[/] into {folders.mac.hot}")
+        console.print(f"Dropped {dropped.name} into {folders.mac.hot}", markup=False, soft_wrap=True)
         meta = _watch(supervisor, folders, settings, dropped.stem)
     _report(*meta)
 
@@ -119,7 +119,6 @@ def _report(meta: VideoMeta, place: Path) -> None:
     clip, video = place.with_name(f"{meta.entry.stem}.mp4"), meta.files[0]
     seconds = (meta.frames or 0) / (meta.fps or 1)
     table = Table.grid(padding=(0, 2))
-    table.add_row("clip", f"[bold]{clip}[/]")
     table.add_row("size", f"{meta.width}×{meta.height}, {video.size / 1e6:.1f} MB")
     table.add_row("frames", f"{meta.frames} at {meta.fps} a second: {seconds:g} s")
     table.add_row("verdict", f"{meta.outcome} ({meta.qa.screened})" if meta.qa else meta.outcome)
@@ -127,4 +126,5 @@ def _report(meta: VideoMeta, place: Path) -> None:
         table.add_row("", str(reason))
     work = ", ".join(f"{stage} {meta.stages[stage].seconds:.1f}" for stage in STAGES if stage in meta.stages)
     table.add_row("seconds", work)
+    typer.echo(f"clip     {clip}")  # whole, whatever the terminal's width: it is what one came for
     console.print(table)

@@ -24,7 +24,8 @@ def doctor(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
 
     Run it as the user who runs the daemons. It writes probes, and takes them away again; it changes nothing.
 
-    **Exit status:** 0 nothing will fail, though there may be warnings; 1 something will.
+    **Exit status:** 0 nothing will fail, though there may be warnings, 1 something will, 78 the settings cannot
+    be used.
     """
     settings, folders = load_settings(home)
     fsops.confine(folders.root, folders.mac.hot)
@@ -58,7 +59,7 @@ def _show(found: list[tuple[str, Result]]) -> None:
         if result.remedy is not None:
             console.print()
             console.print(Text(f"{family}, {result.name}", _COLOURS[result.verdict]))
-            console.print(Padding(Text(result.remedy), (0, 0, 0, 2)))
+            console.print(Padding.indent(Text(result.remedy), 2))
     count = {verdict: sum(result.verdict == verdict for _, result in found) for verdict in _COLOURS}
     console.print()
     console.print(", ".join(f"{number} {verdict}" for verdict, number in count.items() if number), highlight=False)

@@ -11,7 +11,7 @@ from core import fsops
 from core.errors import DropreelError
 from core.home import STAGES
 from core.rooms import PAUSED_FILE
-from daemons.cli.app import HERE, HomeOption, app, console, open_home
+from daemons.cli.app import HERE, HomeOption, app, console, need_half, open_home
 
 RoomArgument = Annotated[str, typer.Argument(help=f"intake, {', '.join(STAGES)}, or all.")]
 
@@ -19,26 +19,23 @@ RoomArgument = Annotated[str, typer.Argument(help=f"intake, {', '.join(STAGES)},
 @app.command()
 def pause(room: RoomArgument, home: HomeOption = HERE) -> None:
     """Let a room's daemons claim nothing more; what they have in hand they finish."""
-    for name in _names(room):
-        fsops.write(_marker(home, name), b"")
-        console.print(f"{name} is paused.")
+    for marker in _markers(room, home, "pause"):
+        fsops.write(marker, b"")
+        console.print(f"{marker.parent.name} is paused.")
 
 
 @app.command()
 def resume(room: RoomArgument, home: HomeOption = HERE) -> None:
     """Let a paused room go on."""
-    for name in _names(room):
-        fsops.remove(_marker(home, name))
-        console.print(f"{name} goes on.")
+    for marker in _markers(room, home, "resume"):
+        fsops.remove(marker)
+        console.print(f"{marker.parent.name} goes on.")
 
 
-def _names(room: str) -> tuple[str, ...]:
+def _markers(room: str, home: Path, command: str) -> list[Path]:
+    settings, folders = open_home(home)
+    need_half("gpu", settings, command)
     names = ("intake", *STAGES)
     if room != "all" and room not in names:
         raise DropreelError(f"There is no room '{room}'. There are: {', '.join(names)}.")
-    return names if room == "all" else (room,)
-
-
-def _marker(home: Path, name: str) -> Path:
-    _, folders = open_home(home)
-    return folders.gpu.rooms / name / PAUSED_FILE
+    return [folders.gpu.rooms / name / PAUSED_FILE for name in (names if room == "all" else (room,))]

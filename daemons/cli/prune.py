@@ -21,7 +21,7 @@ from daemons.cli.app import HERE, HomeOption, app, console, open_home
 @app.command()
 def prune(
     home: HomeOption = HERE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only show what would go.")] = False,
 ) -> None:
     """Delete what the settings' `[prune]` calls old: what was given up, memory, logs; originals only if it says so.
 

@@ -8,7 +8,7 @@ import typer
 
 from core.admission import Admission
 from core.errors import DropreelError
-from daemons.cli.app import HERE, HomeOption, app, console, open_home
+from daemons.cli.app import HERE, HomeOption, app, console, need_half, open_home
 from daemons.stage import room_of
 
 
@@ -16,6 +16,7 @@ from daemons.stage import room_of
 def retry(clip: Annotated[str, typer.Argument(help="The failed clip's id, or all.")], home: HomeOption = HERE) -> None:
     """Make a failed clip again, from the start, as a new run of it."""
     settings, folders = open_home(home)
+    need_half("gpu", settings, "retry")
     admission = Admission(folders.gpu, settings, room_of(folders.gpu, "generate", settings))
     failed = admission.failed() if clip == "all" else [folders.gpu.failed / clip]
     if not all(path.is_dir() for path in failed):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from core.errors import BadSettings
+from core.errors import AlreadyRunning, BadSettings
 from core.home import STAGES, Home
 from core.logs import open_log
 from core.metrics import Metrics, folder_of
 from core.settings import WORKER_NAME, Settings
 from daemons import runtime
-from daemons.cli.app import HERE, HomeOption, app, open_home
+from daemons.cli.app import HERE, HomeOption, app, need_half, open_home
 
 DaemonName = Literal["keyframes", "courier", "intake", "generate", "interpolate", "qa", "encode"]
 
@@ -23,21 +23,20 @@ MAC_DAEMONS = ("keyframes", "courier")
 
 @app.command()
 def run(
-    daemon: Annotated[DaemonName, typer.Argument(help="Which one.", show_choices=True)],
+    daemon: Annotated[DaemonName, typer.Argument(help=f"{', '.join(get_args(DaemonName))}.", show_choices=False)],
     home: HomeOption = HERE,
     worker: Annotated[
         str, typer.Option(help="For the rooms' daemons: the worker's name, such as gpu0; one process a name.")
     ] = "",
-    once: Annotated[bool, typer.Option("--once", help="Handle what is there, then exit.")] = False,
+    once: Annotated[bool, typer.Option("--once", metavar="", help="Handle what is there, then exit.")] = False,
 ) -> None:
     """Run one daemon in the foreground.
 
-    **Exit status:** 0 stopped as asked, 75 another worker of this name is running, 78 the settings cannot be used.
+    **Exit status:** 0 stopped as asked, 75 it is running already, 78 the settings cannot be used.
     """
     settings, folders = open_home(home)
     on_mac = daemon in MAC_DAEMONS
-    if not (settings.mac if on_mac else settings.gpu):
-        raise BadSettings(f"{daemon} is of the {'mac' if on_mac else 'gpu'} half; this home's role is {settings.role}.")
+    need_half("mac" if on_mac else "gpu", settings, daemon)
     if not worker and daemon in STAGES:
         worker = settings.rooms.workers.of(daemon)[0]
     if worker and not re.fullmatch(WORKER_NAME, worker):
@@ -48,7 +47,15 @@ def run(
     life = runtime.Runtime(name, half.state, settings.daemons, open_log(name, half.logs), metrics=metrics,
                            once=once)  # fmt: skip
     runtime.catch_signals(life)
-    raise typer.Exit(runtime.run(make(daemon, folders, settings, worker, life)))
+    try:
+        made = make(daemon, folders, settings, worker, life)
+    except AlreadyRunning:
+        if daemon in STAGES:
+            raise
+        raise AlreadyRunning(
+            f"{daemon} runs already, and a home has only one. Stop that one first, or leave it."
+        ) from None
+    raise typer.Exit(runtime.run(made))
 
 
 def make(daemon: DaemonName, home: Home, settings: Settings, worker: str, life: runtime.Runtime) -> runtime.Daemon:

@@ -28,7 +28,8 @@ def services(
     role: Annotated[Role | None, typer.Option(help="Which half's daemons.", show_default="the home's role")] = None,
     scope: Annotated[Scope, typer.Option(help="The machine's services, or your own user's.")] = DEFAULT_SCOPE,
     only_print: Annotated[
-        bool, typer.Option("--print", help="With install: write nothing, print the files and the commands.")
+        bool,
+        typer.Option("--print", metavar="", help="Only show what install or uninstall would do: files and commands."),
     ] = False,
 ) -> None:
     """Have systemd or launchd run the daemons from boot on.
@@ -37,6 +38,8 @@ def services(
     again after a change of workers, time limits or folders, and when Dropreel itself has moved. **uninstall** stops
     them and deletes those files; the home stays as it is. **status** shows each service and what it says of itself.
     """
+    if only_print and action == "status":
+        raise typer.BadParameter("--print shows what install and uninstall would do; status does nothing.")
     settings, folders = load_settings(home)  # not open_home: with sudo it would make folders that are root's
     what = Installation(settings, folders, role or settings.role)
     manager: Manager = (Launchd if MANAGER == "launchd" else Systemd)(what, scope)
@@ -47,6 +50,8 @@ def services(
             _print(manager)
         case "install":
             _install(manager, what, scope)
+        case "uninstall" if only_print:
+            _print_uninstall(manager)
         case "uninstall":
             _uninstall(manager)
         case "status":
@@ -55,9 +60,18 @@ def services(
 
 def _print(manager: Manager) -> None:
     for path, data in manager.files().items():
-        console.rule(str(path), align="left")
+        console.print(f"── [bold]{path}[/]", soft_wrap=True)
         console.print(data.decode(), markup=False, highlight=False, soft_wrap=True)
     _say("Then:", manager.start)
+
+
+def _print_uninstall(manager: Manager) -> None:
+    files = manager.installed()
+    console.print(f"{len(files)} files would go from [bold]{manager.folder}[/].")
+    for path in files:
+        console.print(f"    {path}", markup=False, highlight=False, soft_wrap=True)
+    if files:
+        _say("With these commands before and after:", [*manager.leave, *manager.forget])
 
 
 def _install(manager: Manager, what: Installation, scope: Scope) -> None:

@@ -21,8 +21,10 @@ LOOK_SECONDS = 0.25
 def tail(
     daemon: Annotated[str, typer.Argument(help="Only this one's, such as courier or generate@gpu0.")] = "",
     home: HomeOption = HERE,
-    lines: Annotated[int, typer.Option("-n", "--lines", help="So many of each log's last lines first.")] = 10,
-    follow: Annotated[bool, typer.Option(help="Go on with what is written from now on, until Ctrl-C.")] = True,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="So many of each log's last lines first.")] = 10,
+    follow: Annotated[
+        bool, typer.Option(metavar="", help="Go on with what is written from now on, until Ctrl-C.")
+    ] = True,
 ) -> None:
     """Show the daemons' logs, and follow them across rotation and restart."""
     settings, folders = load_settings(home)

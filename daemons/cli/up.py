@@ -11,7 +11,10 @@ from daemons.supervisor import Supervisor
 
 @app.command()
 def up(home: HomeOption = HERE) -> None:
-    """Run all daemons of this home's role until Ctrl-C: restarts those that die, kills those that are stuck."""
+    """Run all daemons of this home's role until Ctrl-C: restarts those that die, kills those that are stuck.
+
+    **Exit status:** 0 stopped as asked, 75 this home is up already, 78 the settings cannot be used.
+    """
     settings, folders = open_home(home)
     logs = folders.mac.logs if settings.mac else folders.gpu.logs
     raise typer.Exit(Supervisor(folders.root, settings, open_log("up", logs)).run())

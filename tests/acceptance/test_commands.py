@@ -75,12 +75,18 @@ def test_check_says_what_is_wrong_and_exits_with_1(tmp_path: Path) -> None:
     image, sidecar = tmp_path / "a.png", tmp_path / "a.motion.json"
     image.write_bytes(picture(1, (1024, 576)))
     sidecar.write_text(json.dumps({**SIDECAR, "duration_sec": 6.0}))
-    assert dropreel("check", str(image)) == (0, f"ok       {image}\n", "")
+    assert dropreel("check", str(image)) == (0, f"{image}: would be taken\n", "")
     sidecar.write_text(json.dumps({**SIDECAR, "duration_sec": 6.0, "end_frame": [0.5, 0.5, 1.5, 1.0]}))
     status, out, _ = dropreel("check", str(tmp_path), "--json")
     assert status == 1
     (finding,) = next(iter(json.loads(out).values()))
     assert (finding["code"], finding["field"]) == ("rect_outside_image", "end_frame")
+    status, out, _ = dropreel("check", str(tmp_path))
+    assert (status, out.splitlines()[-1]) == (1, f"{image}: would be rejected")
+    image.unlink()
+    sidecar.write_text(json.dumps({**SIDECAR, "duration_sec": 6.0}))
+    status, out, _ = dropreel("check", str(tmp_path))
+    assert (status, out.splitlines()[-1]) == (0, f"{sidecar}: would wait for its image")
     status, _, err = dropreel("check", str(tmp_path / "nothing"))
     assert status == 1
     assert "There is no" in err
@@ -98,6 +104,91 @@ def test_schema_and_tail_and_a_missing_home(tmp_path: Path) -> None:
     status, _, err = dropreel("run", "qa", "--worker", "../x", cwd=tmp_path)
     assert status == 78
     assert "A worker is called by" in err
+
+
+def test_what_is_the_servers_is_refused_on_the_mac(tmp_path: Path) -> None:
+    _, out, _ = dropreel("init", str(tmp_path), "--role", "mac")
+    assert out.index("ssh-setup") < out.index("dropreel up"), "the link comes first"
+    for words in (("pause", "all"), ("resume", "qa"), ("retry", "all"), ("cancel", "a"), ("run", "generate")):
+        status, out, err = dropreel(*words, "--home", str(tmp_path))
+        assert (status, out) == (78, "")
+        assert err.count("\n") == 1
+        assert "Run it on the server." in err
+
+
+def test_no_home_is_made_in_a_folder_of_the_studios(tmp_path: Path) -> None:
+    status, _, err = dropreel("init", str(tmp_path / "mojo1" / "home"))
+    assert status == 1
+    assert str(tmp_path / "mojo1" / "home") in err
+    assert "Choose another folder." in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_line_is_broken_where_nobody_looks(tmp_path: Path) -> None:
+    folder = tmp_path / "_".join(["a_long_name"] * 20)
+    assert str(folder) in dropreel("init", str(folder))[1]
+    _, out, _ = dropreel("doctor", "--home", str(folder))
+    assert str(folder) in out
+
+
+def test_services_shown_are_neither_written_nor_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # where no service manager listens
+    home = tmp_path / "home"
+    dropreel("init", str(home))
+
+    def services(*words: str) -> tuple[int, str]:
+        return dropreel("services", *words, "--scope", "user", "--home", str(home))[:2]
+
+    def files() -> list[Path]:
+        return [path for path in tmp_path.rglob("*dropreel*") if path.is_file() and home not in path.parents]
+
+    assert services("install", "--print")[0] == 0
+    assert not files()
+    if sys.platform == "darwin":  # launchd listens elsewhere, and would start them
+        return
+    assert services("install")[0] == 0
+    before = files()
+    assert before
+    status, out = services("uninstall", "--print")
+    assert status == 0
+    assert files() == before
+    assert all(str(path) in out for path in before)
+    assert services("status", "--print")[0] == 2
+    assert services("uninstall")[0] == 0
+    assert not files()
+
+
+def test_ssh_setup_says_where_nobody_answers_and_what_a_path_there_is(tmp_path: Path) -> None:
+    (tmp_path / "dropreel.toml").write_text('role = "mac"\n[transport]\nkind = "rsync"\nhost = "127.0.0.1"\nport = 1\n')
+    status, _, err = dropreel("ssh-setup", "--home", str(tmp_path))
+    assert status == 1
+    assert "No sshd answers at 127.0.0.1, port 1." in err
+    for path in ("~/dropreel", "dropreel"):
+        assert dropreel("ssh-setup", "--home", str(tmp_path), "--server-home", path)[0] == 2
+
+
+@pytest.mark.timeout(60)
+def test_a_home_is_up_once(tmp_path: Path) -> None:
+    house = Household(tmp_path / "home")
+    try:
+        up = house.dropreel("up")
+        logs = [
+            house.home.mac.logs / "keyframes.log",
+            house.home.mac.logs / "courier.log",
+            house.gpu / "logs/intake.log",
+        ]
+        until(lambda: all(log.exists() and "daemon.started" in log.read_text() for log in logs), "they run")
+        for words in (("up",), ("run", "courier"), ("run", "intake")):
+            status, _, err = house.command(*words)
+            assert status == 75
+            assert "already" in err
+            assert "--worker" not in err
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(15) == 0
+    finally:
+        house.close()
 
 
 @pytest.mark.timeout(60)
