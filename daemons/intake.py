@@ -10,7 +10,7 @@ from core.alerts import ServerAlerts
 from core.contract import ResultAck, load
 from core.disk import LOW, DiskGuard
 from core.drops import Settler
-from core.errors import BadSettings, DiskFull, DropreelError, OutsideZone, Refused, Stopped
+from core.errors import BadSettings, DiskFull, DropreelError, Refused, Stopped
 from core.figures import DiskFigures, RoomFigures
 from core.home import Home
 from core.metrics import forget
@@ -171,8 +171,12 @@ class IntakeDaemon(Daemon):
         return did
 
     def _release(self) -> bool:
-        if self.gpu.result_acks.is_symlink():  # nobody of ours made it one: it would have us delete elsewhere
-            raise OutsideZone(self.gpu.result_acks)
+        if self.gpu.result_acks.is_symlink():  # nobody of ours made it one, and it would have us delete elsewhere
+            fsops.remove(self.gpu.result_acks)
+            fsops.make_folder(self.gpu.result_acks)
+            self.log.error(
+                "ack.unreadable", file=self.gpu.result_acks.name, reason="It was a link; now it is a folder."
+            )
         found = sorted(self.gpu.result_acks.glob("[!.]*.json"))
         acks = [path for path in found if path.is_file() and not path.is_symlink()]
         for path in acks:

@@ -318,6 +318,20 @@ def test_a_stray_acknowledgement_holds_up_no_other(house: House, make: Callable[
     assert outbox(house) == []
 
 
+def test_a_link_in_place_of_the_acknowledgements_leads_nowhere(house: House) -> None:
+    precious = house.home.gpu.batch_acks / "20250101_000000.json"
+    precious.write_text("the memory of a batch")
+    acks = house.home.gpu.result_acks
+    acks.rmdir()
+    acks.symlink_to("../outbox/acks")
+    deliver(house, 1)
+    live(house, 200)
+    assert precious.read_text() == "the memory of a batch"
+    assert results(house) == files_of("img_1")
+    assert outbox(house) == [], "and acknowledgements are taken again"
+    assert [said["file"] for said in house.said("ack.unreadable")] == ["acks"]
+
+
 def test_the_listing_goes_on_while_batches_are_cleared_away(house: House) -> None:
     deliver(house, 1)
     (house.home.gpu.outbox / "20250704_143023").mkdir()
