@@ -37,7 +37,7 @@ from core.settings import Settings, presets
 from core.work import Report, unwatched
 
 _BATCH_ID = re.compile(BATCH_ID)
-_SENT = re.compile(r"\.?\d{3,4}\.[a-z]")
+_SENT = re.compile(r"\.?\d{3,4}\.[a-z]|\.manifest\.json\.")
 """What the courier calls the files of a batch, ``001.png``, and rsync until they are whole: ``.001.png.a1B2c3``."""
 ACK_FILE = "ack.json"
 MANIFEST_NAMES = {field: f"motion.{field}" for field in Motion.model_fields}
@@ -90,15 +90,15 @@ class Admission:
         The first one's answer has reached the Mac meanwhile, so nobody sends the rest. What somebody may have put
         there by hand, under other names than the courier's, is none.
         """
-        return [
-            path
-            for path in sorted(self._gpu.inbox.iterdir())
-            if _BATCH_ID.fullmatch(path.name)
-            and path.is_dir()
-            and not path.is_symlink()
-            and all(_SENT.match(file.name) for file in path.iterdir())
-            and self._known(path.name) is not None
-        ]
+        return [path for path in sorted(self._gpu.inbox.iterdir()) if self._is_left_over(path)]
+
+    def _is_left_over(self, path: Path) -> bool:
+        if not _BATCH_ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            return False
+        try:
+            return all(_SENT.match(file.name) for file in path.iterdir()) and self._known(path.name) is not None
+        except (OSError, Refused):  # it cannot be looked at, or what was answered to it
+            return False
 
     def open(self, path: Path) -> Arrival:
         """Read a batch's manifest. Raises ``Refused``."""

@@ -14,12 +14,12 @@ _FOLDERS = {"pass": ".", "flag": "flagged", "fail": "failed"}
 """Where in its batch's folder a result goes, by its outcome."""
 
 
-def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
+def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path | None]:
     """Put a received result into ``results/``, and write its acknowledgement; but not over that of a later run.
 
-    Returns the meta and where it, or the later one, lies now. Nothing is moved unless all is as it should be; after a
-    crash halfway the result is fetched and placed again. Raises ``Refused`` where the files are not what the meta says
-    (they are fetched again), or the meta names what cannot be.
+    Returns the meta and where it lies now, None for one that a later run has superseded. Nothing is moved unless all
+    is as it should be; after a crash halfway the result is fetched and placed again. Raises ``Refused`` where the
+    files are not what the meta says (they are fetched again), or the meta names what cannot be.
     """
     meta = load(VideoMeta, incoming / META_FILE)
     if incoming.name != meta.clip_id or not meta.clip_id.startswith(f"{meta.batch_id}-"):
@@ -36,9 +36,8 @@ def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path]:
     meta_sha256 = fsops.hash_file(incoming / META_FILE)
     ack = ResultAck(clip_id=meta.clip_id, run=meta.run, meta_sha256=meta_sha256, sha256s=sha256s)
     places = {outcome: batch / folder / f"{stem}.video_meta.json" for outcome, folder in _FOLDERS.items()}
-    newer = next((path for path in places.values() if _run_of(path) > meta.run), None)
-    final = newer or places[meta.outcome]
-    if newer is None:
+    final = None if any(_run_of(path) > meta.run for path in places.values()) else places[meta.outcome]
+    if final is not None:
         _move_in(meta, incoming, final)
     # Lost in a power cut, it costs another fetch, or nothing where it was sent.
     fsops.write(mac.result_acks / f"{meta.clip_id}.json", ack.to_json(), durable=False)

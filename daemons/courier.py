@@ -19,7 +19,7 @@ from core.home import STATUS_FILE, Home
 from core.metrics import Outcome
 from core.notify import Teller
 from core.overview import ServerStatus
-from core.rsync import LinkLost, LinkRefused
+from core.rsync import Incomplete, LinkLost, LinkRefused
 from core.settings import Settings
 from core.tracker import FileTracker
 from core.transfer import Listing, LocalTransport, Result, RsyncTransport, Transport
@@ -36,6 +36,10 @@ OUTCOMES: dict[str, Outcome] = {"pass": "done", "flag": "flagged", "fail": "fail
 """What a meta says of a clip, as the metrics call it."""
 
 _BATCH_ID = re.compile(BATCH_ID)
+
+
+class NoRoom(Exception):
+    """The disk is low: nothing more is fetched now."""
 
 
 class CourierDaemon(Daemon):
@@ -97,28 +101,42 @@ class CourierDaemon(Daemon):
         return AGAIN if did else IDLE if self.runtime.once else self._look_seconds
 
     def _carry(self) -> bool:
-        """Look at what the server has, and do what follows from it; whether there was anything to do.
-
-        What frees a disk comes first: a full one here or there must not keep it full.
-        """
+        """Look at what the server has, and do what follows from it; whether there was anything to do."""
         unanswered = self._unanswered()
-        listing = self.transport.look(unanswered)
-        trouble = listing.trouble.meaning if listing.trouble else ""
-        if trouble and trouble != self._look_trouble:
-            self.log.error("courier.trouble", what="the server's outbox", error=str(listing.trouble))
-        self._look_trouble = trouble
+        try:
+            listing = self.transport.look(unanswered)
+        except DiskFull as error:
+            self._say_full(error)
+            return self._push()
+        self._say_trouble(listing.trouble)
         did = self._take_answers(unanswered)
-        did |= self._tell(listing)
+        refused: LinkRefused | None = None
+        try:
+            did |= self._tell(listing)  # first, for it frees the server's disk
+            did |= self._push()
+        except LinkRefused as error:  # of the inbox's key; what the outbox's opens comes all the same
+            refused = error
         did |= self._receive(listing)
-        did |= self._push()
+        if refused is not None:
+            raise refused
         return did
+
+    def _say_trouble(self, trouble: Incomplete | None) -> None:
+        """Say once why the server's outbox cannot be seen whole."""
+        if trouble is not None and trouble.meaning != self._look_trouble:
+            self.log.error("courier.trouble", what="the server's outbox", error=str(trouble))
+        self._look_trouble = trouble.meaning if trouble is not None else ""
+
+    def _say_full(self, error: DiskFull) -> None:
+        self.disk.found_full()
+        self.log.error("disk.full", reason=str(error))
 
     @contextlib.contextmanager
     def _apart(self, what: Sequence[str]) -> Iterator[None]:
         """The trouble of some batches or clips is their own: the others go on, and a later look tries them again."""
         try:
             yield
-        except (Stopped, DiskFull, LinkLost, LinkRefused):  # these concern all of them
+        except (Stopped, NoRoom, DiskFull, LinkLost, LinkRefused):  # these concern all of them
             raise
         except (OSError, DropreelError) as error:
             self.log.error("courier.trouble", what=" ".join(what), error=str(error))
@@ -146,6 +164,7 @@ class CourierDaemon(Daemon):
             with self._apart(some):
                 batches = [self.mac.outbox / batch_id for batch_id in some]
                 self.transport.push(batches)
+                self.link.carried()
                 for batch in batches:
                     self.log.info("batch.pushed", batch=batch.name)
                     self.runtime.metrics.moved("out", sum(path.stat().st_size for path in batch.iterdir()))
@@ -162,9 +181,10 @@ class CourierDaemon(Daemon):
         def arrived(result: Result) -> None:
             with self._apart([result.clip_id]):
                 placed.extend([result] if self._place(result) else [])
+            self.link.carried()
             self.runtime.breathe()
             if self.disk.low:
-                raise DiskFull
+                raise NoRoom
 
         wanted = [result for result in listing.results if self._is_wanted(result.clip_id)]
         for some in _groups(wanted, self.transport.together):
@@ -173,17 +193,23 @@ class CourierDaemon(Daemon):
             try:
                 with self._apart([result.clip_id for result in some]):
                     self.transport.fetch(some, arrived)
+            except NoRoom:
+                break
             except DiskFull as error:
-                self.disk.found_full()
-                self.log.error("disk.full", reason=str(error))
+                self._say_full(error)
             self._tell(listing)  # the server's disk, and new drops, do not wait for the last of a thousand results
             self._push()
+        if listing.trouble is None:
+            self._clear_incoming(wanted)
+        return bool(placed)
+
+    def _clear_incoming(self, wanted: list[Result]) -> None:
+        """Throw away the parts of what was placed before a crash, or is gone from the server."""
         for batch in filter(Path.is_dir, self.mac.incoming.iterdir()):
             for clip in batch.iterdir():
-                if Result(batch.name, clip.name) not in wanted:  # it was placed before a crash, or the server's is gone
+                if Result(batch.name, clip.name) not in wanted:
                     fsops.discard(clip, self.mac.state / "trash")
             fsops.remove_folder(batch)
-        return bool(placed)
 
     def _is_wanted(self, clip_id: str) -> bool:
         """Whether a result is not here; one that came damaged is not fetched again at once."""
@@ -203,6 +229,9 @@ class CourierDaemon(Daemon):
         except FileNotFoundError as error:  # it left the outbox while we looked, or is not all here
             log.warning("clip.not_fetched", error=str(error))
             return False
+        if place is None:
+            log.info("clip.superseded", name=meta.entry.stem, run=meta.run)
+            return True
         folder = str(place.parent)
         size = sum(file.size for file in meta.files)
         self.runtime.metrics.clip(OUTCOMES[meta.outcome])
@@ -234,6 +263,7 @@ class CourierDaemon(Daemon):
             clips = [ack.stem for ack in due]
             with self._apart(clips):
                 self.transport.acknowledge(due)
+                self.link.carried()
             self._told_at |= dict.fromkeys(clips, self.runtime.clock())
         return did or bool(due)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from core import delivery, fsops
@@ -97,7 +98,8 @@ class IntakeDaemon(Daemon):
             if rested[path] < self._patience:
                 wait = min(wait, self._patience - rested[path])
             else:
-                fsops.discard(path, self.gpu.trash)
+                with contextlib.suppress(PermissionError):
+                    fsops.discard(path, self.gpu.trash)
         for path in arrivals:
             again_in = self._trouble_until.get(path, 0.0) - self.runtime.clock()
             wait = min(wait, again_in if again_in > 0 else self._admit(path, rested[path]))
@@ -216,7 +218,7 @@ def _identity(batch: Path) -> object:
     """What changes while a batch is still being put there."""
     try:
         return sorted((p.name, (s := p.lstat()).st_ino, s.st_size, s.st_mtime_ns) for p in batch.iterdir())
-    except FileNotFoundError:  # it is being put there this moment
+    except OSError:  # it is being put there this moment, or is not ours to look into
         return object()
 
 

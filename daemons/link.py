@@ -56,11 +56,15 @@ class Link:
             if self._is_new(error):
                 self._runtime.log.error("link.refused", reason=str(error))
             raise
-        if self.trouble:  # not before all of it has gone well: a link may answer, and yet carry nothing
+        self.carried()
+        return done
+
+    def carried(self) -> None:
+        """Something has gone over the link: it is well. That the server answers is not enough to say so."""
+        if self.trouble:
             self._runtime.log.warning("link.back", seconds=round(self.down_seconds, 1))
         self.trouble = ""
         self._runtime.metrics.link(up=True)
-        return done
 
     def _pause(self, seconds: float) -> None:
         """Wait so long, or until the network changes; but a moment at least, for a network may change all the time."""

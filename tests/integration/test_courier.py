@@ -343,6 +343,8 @@ def test_a_later_run_is_never_replaced_by_an_earlier_one(machines: Machines) -> 
     machines.live_until(lambda: len(server.said("clip.released")) == 3, "both are acknowledged")
     (failed,) = mac.home.mac.results.glob("*/failed/a.video_meta.json")
     assert load(VideoMeta, failed).run == 2
+    assert [said["run"] for said in mac.said("clip.superseded")] == [1]
+    assert [said["reason"] for said in mac.said("clip.failed")] == ["run 2"]
     assert not mac.said("clip.not_fetched")
 
 

@@ -356,7 +356,7 @@ def test_what_is_left_of_a_second_sending_goes_and_what_was_put_there_by_hand_st
     live(house, 30)
     (batch,) = house.home.mac.sent.iterdir()
     sent, by_hand = house.home.gpu.inbox / batch.name, house.home.gpu.inbox / BATCH
-    for folder, names in ((sent, ["001.png", ".002.png.a1B2c3"]), (by_hand, ["001.png"])):
+    for folder, names in ((sent, ["001.png", ".002.png.a1B2c3", ".manifest.json.a1B2c3"]), (by_hand, ["001.png"])):
         folder.mkdir()
         for name in names:
             (folder / name).write_bytes(picture())

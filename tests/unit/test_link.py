@@ -117,6 +117,19 @@ def test_what_a_person_must_mend_is_said_once_and_not_tried_again_here(life: Pat
     assert life.events() == ["link.refused", "link.back"]
 
 
+def test_it_is_well_as_soon_as_something_has_gone_over_it(life: Patient, link: Link) -> None:
+    """However long the rest of the work takes."""
+    fails = _failing(3, LinkLost("reset by peer"))
+
+    def work() -> None:
+        fails()
+        link.carried()
+        assert link.down_seconds == 0
+
+    link.over(work)
+    assert life.events() == ["link.lost", "link.back"]
+
+
 def test_another_trouble_is_said_too(life: Patient, link: Link) -> None:
     with pytest.raises(LinkRefused):
         link.over(_failing(1, LinkRefused("", "The server is another.")))
