@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import sys
 
@@ -18,38 +20,39 @@ class NetworkChanges:
     """
 
     def __init__(self) -> None:
-        self._socket: socket.socket | None = None
+        self._fd = -1
         with contextlib.suppress(OSError):
             if sys.platform == "linux":
-                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)  # 0 is NETLINK_ROUTE
-                self._socket.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE))
+                opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)  # 0 is NETLINK_ROUTE
+                opened.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE))
             elif sys.platform == "darwin":
-                self._socket = socket.socket(socket.PF_ROUTE, socket.SOCK_RAW, 0)
-        if self._socket is not None:
-            self._socket.setblocking(False)
+                opened = socket.socket(socket.PF_ROUTE, socket.SOCK_RAW, 0)
+            else:
+                return
+            opened.setblocking(False)
+            self._fd = opened.detach()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What to select on; none where the system does not tell."""
-        return () if self._socket is None else (self._socket.fileno(),)
+        return (self._fd,) if self._fd >= 0 else ()
 
     def happened(self) -> bool:
         """Whether the network has changed since the last time this was asked."""
         told = False
-        if self._socket is not None:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    try:
-                        self._socket.recv(65536)
-                    except BlockingIOError:
-                        raise
-                    except OSError:  # ENOBUFS: more has changed than was kept
-                        pass
-                    told = True
+        while self._fd >= 0:
+            try:
+                os.read(self._fd, 65536)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # which says that more has changed than was kept
+                    break
+            told = True
         return told
 
     def close(self) -> None:
         """Listen no more."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

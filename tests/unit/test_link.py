@@ -99,7 +99,7 @@ def test_a_change_of_the_network_ends_the_pause_but_not_the_moment(life: Patient
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     link._network.close()
     here.setblocking(False)
-    link._network._socket = here
+    link._network._fd = here.detach()
     life.in_rest = lambda: there.send(b"changed")
     link.over(_failing(5, LinkLost("no route to host")))
     assert life.rests == [SHORTEST_PAUSE] * 5

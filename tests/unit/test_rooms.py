@@ -236,9 +236,15 @@ def test_a_full_room_holds_back_the_one_in_front(tmp_path: Path) -> None:
 
 def test_with_little_disk_left_nothing_is_begun(tmp_path: Path) -> None:
     with at_work(tmp_path / "home") as house:
-        house.settings.disk.low_water_mb = house.settings.disk.high_water_mb = 1 << 40
         put_in(Room(house.home.gpu.rooms / "generate"))
+        paused = [house.home.gpu.rooms / room / PAUSED_FILE for room in ("intake", "generate")]
+        for flag in paused:
+            flag.touch()
         house.drop("later")
+        settle(house)
+        house.settings.disk.low_water_mb = house.settings.disk.high_water_mb = 1 << 40
+        for flag in paused:
+            flag.unlink()
         settle(house)
         assert len(Room(house.home.gpu.rooms / "generate").ids) == 1
         assert len(list(house.home.gpu.inbox.glob("*_*"))) == 1, "it waits in the inbox"
