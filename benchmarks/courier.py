@@ -37,7 +37,7 @@ CLIP_BYTES = 3 << 20
 """About what 6 s at 1024×576 and crf 18 are of a photograph."""
 
 
-def run(batches: int = 4, results: int = 100, rounds: int = 3) -> list[Row]:
+def run(batches: int = 16, results: int = 100, rounds: int = 3) -> list[Row]:
     """Seconds for each way; the two sides take turns."""
     out: list[tuple[float, float]] = []
     back: list[tuple[float, float]] = []
@@ -157,7 +157,7 @@ def _clear(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--results", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     print(table(run(**vars(parser.parse_args()))))
