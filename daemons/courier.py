@@ -19,7 +19,7 @@ from core.home import STATUS_FILE, Home
 from core.metrics import Outcome
 from core.notify import Teller
 from core.overview import ServerStatus
-from core.rsync import Incomplete, LinkLost, LinkRefused
+from core.rsync import Incomplete, LinkLost, LinkRefused, LinkTrouble
 from core.settings import Settings
 from core.tracker import FileTracker
 from core.transfer import Listing, LocalTransport, Result, RsyncTransport, Transport
@@ -110,16 +110,23 @@ class CourierDaemon(Daemon):
             return self._push()
         self._say_trouble(listing.trouble)
         did = self._take_answers(unanswered)
-        refused: LinkRefused | None = None
+        sent, trouble = self._send(listing)
+        received = self._receive(listing)
+        if trouble is not None:
+            raise trouble
+        return did or sent or received
+
+    def _send(self, listing: Listing) -> tuple[bool, LinkTrouble | None]:
+        """Send what goes to the inbox: whether there was anything, and what is wrong with that way.
+
+        The way back is another: what waits in the outbox comes all the same, be it that the inbox's key is refused,
+        or that the server's disk is full and its rsync dies of it.
+        """
         try:
-            did |= self._tell(listing)  # first, for it frees the server's disk
-            did |= self._push()
-        except LinkRefused as error:  # of the inbox's key; what the outbox's opens comes all the same
-            refused = error
-        did |= self._receive(listing)
-        if refused is not None:
-            raise refused
-        return did
+            told = self._tell(listing)  # first, for it frees the server's disk
+            return self._push() or told, None
+        except (LinkLost, LinkRefused) as error:
+            return False, error
 
     def _say_trouble(self, trouble: Incomplete | None) -> None:
         """Say once why the server's outbox cannot be seen whole."""
@@ -197,8 +204,7 @@ class CourierDaemon(Daemon):
                 break
             except DiskFull as error:
                 self._say_full(error)
-            self._tell(listing)  # the server's disk, and new drops, do not wait for the last of a thousand results
-            self._push()
+            self._send(listing)  # the server's disk, and new drops, do not wait for the last of a thousand results
         if listing.trouble is None:
             self._clear_incoming(wanted)
         return bool(placed)

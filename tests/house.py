@@ -16,6 +16,7 @@ from PIL import Image
 from core import fsops
 from core.contract import VideoMeta, load
 from core.home import Home
+from core.network import NetworkChanges
 from core.settings import Settings, load_settings
 from daemons.courier import CourierDaemon
 from daemons.encode import EncodeDaemon
@@ -71,6 +72,16 @@ class Clock:
         return self.seconds
 
 
+class Unhurried(Runtime):
+    """A daemon's life whose rests pass on the clock of the house."""
+
+    def rest(self, seconds: float, network: NetworkChanges | None = None) -> None:
+        """Let the clock go on by so much."""
+        assert isinstance(self.clock, Clock)
+        self.clock.seconds += max(0.0, seconds)
+        self.breathe()
+
+
 class House:
     """Both halves of a home and all their daemons, stepped by hand."""
 
@@ -95,7 +106,7 @@ class House:
             raise structlog.DropEvent
 
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[note], wrapper_class=structlog.BoundLogger)
-        return Runtime(name, self._state, self.settings.daemons, log, self.clock)
+        return Unhurried(name, self._state, self.settings.daemons, log, self.clock)
 
     def start(self, *names: str) -> None:
         """Start every daemon afresh, as after a boot; or these alone."""

@@ -20,6 +20,7 @@ from core.contract import Clip, Keyframe, QaReport, ResultAck, VideoMeta, load
 from core.errors import Cancelled, Finding, Refused
 from core.home import STAGES
 from core.rooms import CANCEL_FILE, CLIP_FILE, PAUSED_FILE, ClipFolder, Room, Worker
+from core.rsync import LinkLost, LinkRefused
 from core.tracker import TRACKER_FILE
 from core.transfer import LocalTransport, Result, waiting
 from core.work import Report, unwatched
@@ -234,6 +235,24 @@ def test_after_a_full_disk_a_result_is_there_once(house: House, where: str) -> N
     assert results(house) == files_of("img_1")
     assert outbox(house) == []
     assert not list(house.home.mac.result_acks.iterdir())
+
+
+@pytest.mark.parametrize("trouble", [LinkLost("broken pipe"), LinkRefused("rrsync error")], ids=["lost", "refused"])
+def test_what_cannot_be_sent_keeps_no_result_from_coming(house: House, trouble: Exception) -> None:
+    class OneWay(LocalTransport):
+        def push(self, batches: Sequence[Path]) -> None:
+            raise trouble
+
+    house.daemons[1].transport = OneWay(house.home.mac, house.home.gpu, unwatched)  # type: ignore[attr-defined]  # the second is the courier
+    house.drop("goes_nowhere")
+    while not list(house.home.mac.outbox.glob("2*")):
+        house.daemons[0].step()
+        house.clock.seconds += 1
+    deliver(house, 1)
+    house.daemons[1].runtime.once = True
+    with pytest.raises(type(trouble)):
+        house.daemons[1].step()
+    assert results(house) == files_of("img_1")
 
 
 # Letting go
