@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.timeout(900)  # hundreds of lives, each with its fsyncs: on a slow disk they take their time
+@pytest.mark.timeout(400)
 def test_dying_at_any_step_changes_nothing(tmp_path: Path) -> None:
     walked = subprocess.run(
         [sys.executable, "-m", "tests.integration.crash_points", str(tmp_path)],
