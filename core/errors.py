@@ -105,6 +105,12 @@ class OutsideZone(DropreelError):
         super().__init__(f"{self.__doc__} Path: {path}")
 
 
+class MustRestart(DropreelError):
+    """This process can do no more work; it has to be started again."""
+
+    exit_code = 70
+
+
 class AlreadyRunning(DropreelError):
     """Another worker of this name is running; give this one another --worker name, or stop the other."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from core import fsops
 from core.contract import CLIP_ID, Clip, load
@@ -56,6 +57,21 @@ class ClipFolder:
         return self.path / self.clip.image
 
 
+class Waiting(NamedTuple):
+    """A clip that waits in a room."""
+
+    clip_id: str
+    rank: tuple[int, int]
+    """Attempts at this stage and priority, negated: the least comes first."""
+    model: str
+    """Empty where that cannot be told."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no attempt at this stage has failed yet."""
+        return self.rank[0] == 0
+
+
 class Room:
     """One stage's folder: ``tmp/`` being built, ``ready/`` waiting, ``active/<worker>/`` in hand."""
 
@@ -63,7 +79,7 @@ class Room:
         self.root = root
         self.bound = bound
         """How many clips may wait here before the room in front holds back; None for no bound."""
-        self._order: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+        self._known: dict[str, tuple[tuple[int, int], Waiting]] = {}
 
     @property
     def name(self) -> str:
@@ -104,24 +120,25 @@ class Room:
         """Take in a clip's folder, whole and fsynced, from anywhere on this file system."""
         fsops.move(folder, self.ready / folder.name)
 
-    def waiting(self) -> list[str]:
-        """The ids of waiting clips: fewest attempts at this stage first, then priority, then age."""
+    def waiting(self) -> list[Waiting]:
+        """The waiting clips: fewest attempts at this stage first, then priority, then age."""
         ids = self.ids
-        self._order = {i: known for i in ids if (known := self._order.get(i))}
-        return sorted(ids, key=lambda i: (self._rank(i), i))
+        self._known = {i: known for i in ids if (known := self._known.get(i))}
+        return sorted((self._look(i) for i in ids), key=lambda clip: (clip.rank, clip.clip_id))
 
-    def _rank(self, clip_id: str) -> tuple[int, int]:
+    def _look(self, clip_id: str) -> Waiting:
         # A thousand may wait; clip.json is read again only when it is another file than last time.
         path = self.ready / clip_id / CLIP_FILE
         try:
             info = path.stat()
             seen = (info.st_ino, info.st_mtime_ns)
-            known = self._order.get(clip_id)
+            known = self._known.get(clip_id)
             if known is None or known[0] != seen:
                 clip = load(Clip, path)
-                known = self._order[clip_id] = (seen, (clip.attempts.get(self.name, 0), -clip.entry.priority))
+                rank = clip.attempts.get(self.name, 0), -clip.entry.priority
+                known = self._known[clip_id] = (seen, Waiting(clip_id, rank, clip.entry.generation_params.model))
         except (OSError, Refused):  # claimed by another meanwhile, or broken: the claim will tell
-            return (0, 0)
+            return Waiting(clip_id, (0, 0), "")
         return known[1]
 
 
@@ -141,17 +158,24 @@ class Worker:
         """Let go of the name."""
         os.close(self._lock)
 
-    def claim(self) -> ClipFolder | None:
-        """Take the next clip, counting the attempt; None where nothing waits. Raises ``UnreadableClip``."""
-        for clip_id in sorted(self.room.waiting(), key=self.hindmost.__contains__):
+    def claim(self, order: Callable[[list[Waiting]], list[Waiting]] = list) -> ClipFolder | None:
+        """Take the next clip, counting the attempt; None where nothing waits. Raises ``UnreadableClip``.
+
+        ``order`` may put the waiting clips in another order, and leave some out.
+        """
+        for clip_id in sorted((clip.clip_id for clip in order(self.room.waiting())), key=self.hindmost.__contains__):
             if fsops.claim(self.room.ready / clip_id, self.hands / clip_id):
                 folder = ClipFolder.open(self.hands / clip_id)
                 fsops.sweep(folder.path)
-                attempts = folder.clip.attempts
-                attempts[self.room.name] = attempts.get(self.room.name, 0) + 1
-                folder.save(durable=False)  # survives whatever kills this process; a power cut is no clip's fault
+                self.charge(folder, 1)
                 return folder
         return None
+
+    def charge(self, folder: ClipFolder, attempts: int) -> None:
+        """Count an attempt at a clip that is in hand, or take one off that was not its own."""
+        counted = folder.clip.attempts
+        counted[self.room.name] = max(0, counted.get(self.room.name, 0) + attempts)
+        folder.save(durable=False)  # survives whatever kills this process; a power cut is no clip's fault
 
     def give_back(self, folder: ClipFolder, *, count_attempt: bool) -> None:
         """Return a clip to the room; an attempt that was not the clip's fault is not counted."""
@@ -168,13 +192,15 @@ class Worker:
         folder.save()
         room.enter(folder.path)
 
-    def orphans(self) -> Iterator[Path]:
+    def orphans(self, busy: Collection[str] = ()) -> Iterator[Path]:
         """The clips in dead workers' hands, and those that an earlier life of this worker left in its own.
+
+        ``busy`` are those of its own that it still works on.
 
         A worker whose lock nobody holds is dead, and so are its children: they inherit the lock. Its lock is held
         while its clips are looked at, so that two who come to help do not help twice.
         """
-        yield from _clips_in(self.hands)
+        yield from (path for path in _clips_in(self.hands) if path.name not in busy)
         for hands in sorted(self.room.active.iterdir()):
             if hands != self.hands and hands.is_dir() and (lock := fsops.lock(hands)) is not None:
                 try:

@@ -18,7 +18,7 @@ from types import FrameType
 
 from core import fsops
 from core.contract import now
-from core.errors import Cancelled, DropreelError, Stopped
+from core.errors import Cancelled, DropreelError, MustRestart, Stopped
 from core.logs import Logger
 from core.metrics import Metrics
 from core.network import NetworkChanges
@@ -230,6 +230,9 @@ def run(daemon: Daemon) -> int:
                 trouble = 0
             except Stopped:
                 break
+            except MustRestart as error:
+                log.error("daemon.restarts", reason=str(error))
+                raise
             except (DropreelError, OSError) as error:
                 # The world's fault: a disk, a mount, a permission. Say so, wait, look again.
                 trouble += 1

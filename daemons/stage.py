@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from core import delivery, fsops
 from core.contract import Failure, Rejection, StageRecord, now
 from core.disk import LOW, DiskGuard
-from core.errors import Cancelled, DiskFull, Refused, Stopped, UnreadableClip
+from core.errors import Cancelled, DiskFull, MustRestart, Refused, Stopped, UnreadableClip
 from core.home import REASON_FILE, STAGES, GpuHalf, Home
 from core.logs import Logger
-from core.rooms import ClipFolder, Room, Worker
+from core.rooms import ClipFolder, Room, Waiting, Worker
 from core.settings import Settings
 from core.tracker import FileTracker
 from core.watch import Hint
@@ -49,6 +50,15 @@ class StageDaemon(Daemon):
         """
 
     @property
+    def busy(self) -> Collection[str]:
+        """The clips that are worked on beside the one that is in hand."""
+        return ()
+
+    def order(self, waiting: list[Waiting]) -> list[Waiting]:
+        """The order in which waiting clips are claimed; the room's own."""
+        return waiting
+
+    @property
     def hints(self) -> tuple[Hint, ...]:
         """Clips that arrive, a place that becomes free in the next room, ``PAUSED`` that goes."""
         rooms = (self.room, self.next) if self.next else (self.room,)
@@ -61,11 +71,11 @@ class StageDaemon(Daemon):
     def step(self) -> float:
         """Help the dead, then work on the next clip."""
         try:
-            for path in self.worker.orphans():
+            for path in self.worker.orphans(self.busy):
                 self._recover(ClipFolder.open(path))
             if self._must_wait():
                 return self.disk.again_in or IDLE
-            folder = self.worker.claim()
+            folder = self.worker.claim(self.order)
         except UnreadableClip as error:
             self._set_aside(error)
             return AGAIN
@@ -105,41 +115,72 @@ class StageDaemon(Daemon):
             log.warning("clip.recovered")
 
     def _handle(self, folder: ClipFolder) -> None:
+        """Do all that this stage does with one clip."""
+        self.announce(folder)
+
+        def whole() -> None:
+            if self.due(folder):
+                begun = time.monotonic()
+                details = self.work(folder, self.runtime.reporter(folder))
+                self.record(folder, details, time.monotonic() - begun)
+            self.hand_on(folder)
+
+        self.settle(folder, whole)
+
+    def announce(self, folder: ClipFolder) -> None:
+        """Say that a clip is in hand."""
+        clip = folder.clip
+        self.log.info("clip.claimed", clip=clip.clip_id, attempt=clip.attempts[self.stage], name=clip.entry.stem)
+
+    def due(self, folder: ClipFolder) -> bool:
+        """Whether this stage's work is still to be done; else the clip was done before a crash. Raises ``Cancelled``."""
+        if folder.cancelled:
+            raise Cancelled
+        return self.stage not in folder.clip.stages
+
+    def record(self, folder: ClipFolder, details: dict[str, Any], seconds: float) -> None:
+        """Note in a clip that this stage is done with it. Raises ``Cancelled``."""
+        if folder.cancelled:
+            raise Cancelled
+        folder.clip.stages[self.stage] = StageRecord(
+            seconds=round(seconds, 3),
+            finished_at=now(),
+            worker=self.worker.name,
+            attempts=max(1, folder.clip.attempts.get(self.stage, 1)),
+            details=details,
+        )
+        self.log.info(self.done, clip=folder.clip.clip_id, seconds=round(seconds, 3))
+
+    def hand_on(self, folder: ClipFolder) -> None:
+        """Give a clip that this stage is done with to the next."""
+        clip = folder.clip
+        self.publish(folder)
+        flagged = clip.qa is not None and clip.qa.verdict == "flag"
+        self.runtime.metrics.clip("flagged" if flagged else "done", clip.stages[self.stage].seconds)
+
+    def settle(self, folder: ClipFolder, do: Callable[[], None]) -> None:
+        """Do something with a clip in hand; whatever goes wrong, it ends where it belongs.
+
+        Raises ``Stopped``, ``MustRestart``, and what fails once the clip has left this room.
+        """
         try:
-            self._attempt(folder)
-        except DiskFull as error:
+            self._try(folder, do)
+        except DiskFull as error:  # is no attempt: the clip goes behind those that the disk has room for
             self.log.error("disk.full", clip=folder.clip.clip_id, reason=str(error))
             self.disk.found_full()
             self.worker.hindmost.add(folder.clip.clip_id)
             if folder.path.exists():
                 self.worker.give_back(folder, count_attempt=False)
 
-    def _attempt(self, folder: ClipFolder) -> None:
+    def _try(self, folder: ClipFolder, do: Callable[[], None]) -> None:
         clip = folder.clip
-        attempts = clip.attempts[self.stage]
+        attempts = clip.attempts.get(self.stage, 1)
         log = self.log.bind(clip=clip.clip_id)
-        log.info("clip.claimed", attempt=attempts, name=clip.entry.stem)
-        begun = time.monotonic()
         try:
             if clip.failure is not None:  # it was given up before, on a full disk
-                return self._fail(folder)
-            if folder.cancelled:
-                raise Cancelled
-            if self.stage not in clip.stages:  # else it was done before a crash, and only has to be handed on
-                details = self.work(folder, self.runtime.reporter(folder))
-                if folder.cancelled:
-                    raise Cancelled
-                clip.stages[self.stage] = StageRecord(
-                    seconds=round(time.monotonic() - begun, 3),
-                    finished_at=now(),
-                    worker=self.worker.name,
-                    attempts=attempts,
-                    details=details,
-                )
-                log.info(self.done, seconds=clip.stages[self.stage].seconds)
-            self.publish(folder)
-            flagged = clip.qa is not None and clip.qa.verdict == "flag"
-            self.runtime.metrics.clip("flagged" if flagged else "done", clip.stages[self.stage].seconds)
+                self._fail(folder)
+            else:
+                do()
         except Stopped:
             self.worker.give_back(folder, count_attempt=False)
             log.info("clip.given_back")
@@ -155,6 +196,9 @@ class StageDaemon(Daemon):
             self._give_up(folder, error.finding.code, str(error), error.finding.remedy)
         except DiskFull:
             raise
+        except MustRestart as error:
+            log.error("clip.attempt_failed", attempt=attempts, error=str(error))
+            raise  # the clip stays in hand: the next life of this worker finds it there, and counts the attempt
         except Exception as error:
             if not folder.path.exists():  # it has left this room: what failed came after
                 raise

@@ -2,22 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from core.generate import camera
-from core.rooms import ClipFolder
-from core.settings import Settings, presets
+from core import frames, image
+from core.camera import Camera
+from core.generate import camera, checks
+from core.generate.plan import Plan, plan_of
+from core.generate.presets import Preset
+from core.generate.prompts import clip_caption
+from core.motion import Rect, Size
+from core.rooms import BASE_FILE, ClipFolder
+from core.settings import Settings
 from core.work import Report
 
-FAMILIES: dict[str, Callable[[ClipFolder, Settings, Report], dict[str, Any]]] = {"camera": camera.generate}
+if TYPE_CHECKING:
+    from core.generate.generator import Job, Made
 
 
-def generate(folder: ClipFolder, settings: Settings, report: Report) -> dict[str, Any]:
-    """Make the base frames that the clip's manifest entry asks for; returns the recorded plan.
+def film(folder: ClipFolder, settings: Settings, report: Report) -> dict[str, Any]:
+    """Make the base frames of a preset that has no model; returns the recorded plan.
 
-    Raises ``Refused`` for what this preset cannot honour, ``DiskFull``, and what ``report`` raises.
+    Raises ``DiskFull``, and what ``report`` raises.
     """
+    return _head(folder, settings) | camera.generate(folder, settings, report)
+
+
+def prepare(folder: ClipFolder, settings: Settings) -> Job:
+    """Decide and render all that a model is given for a clip. Raises ``Refused``."""
+    from core.generate.generator import Job
+
+    pixels = image.open_image(folder.image, settings.image)
+    size = pixels.shape[1], pixels.shape[0]
+    plan = plan_of(folder.clip.seed, folder.clip.entry, size, clip_caption(folder.path), settings)
+
+    def shot(view: Rect, canvas: Size = plan.canvas) -> Any:
+        return Camera(pixels, canvas, [view]).render(view)
+
+    last = shot(plan.last_view) if plan.last_view is not None else None
+    return Job(folder.clip.clip_id, plan, shot(plan.view), last)
+
+
+def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[str, Any]:
+    """Check a model's frames and write them as the clip's base frames; returns the recorded plan.
+
+    Raises ``checks.BadFrames`` for frames that are no attempt at the clip, and ``DiskFull``.
+    """
+    preset = settings.presets[job.plan.preset]
+    pictures = made.frames()
+    checked = checks.inspect(pictures, job.picture, preset, job.plan.frames)
+    with frames.create(folder.path / BASE_FILE, len(pictures), job.plan.canvas) as out:
+        if checked.gains is None:
+            out[:] = pictures
+        else:
+            checks.correct(pictures, checked.gains, out)
+    found = {
+        "first_frame": checked.first_frame,
+        "drift": checked.drift | {"corrected": checked.gains is not None},
+        "flags": [finding.model_dump(mode="json", exclude_none=True) for finding in checked.flags],
+    }
+    return _head(folder, settings) | _what_is_shown(job.plan, preset) | found | made.record
+
+
+def _head(folder: ClipFolder, settings: Settings) -> dict[str, Any]:
     model = folder.clip.entry.generation_params.model
-    family = presets()[model]["family"]
-    return {"model": model, "family": family, "seed": folder.clip.seed} | FAMILIES[family](folder, settings, report)
+    return {"model": model, "family": settings.presets[model].family, "seed": folder.clip.seed}
+
+
+def _what_is_shown(plan: Plan, preset: Preset) -> dict[str, Any]:
+    """What the other stages must know of the base frames, and the plan as it was."""
+    return {
+        "frames": plan.frames,
+        "rate": str(plan.rate),
+        "slowed": round(plan.slowed, 4),
+        "width": plan.canvas[0],
+        "height": plan.canvas[1],
+        "camera": preset.camera,
+        "view": list(plan.view),
+        "parameters": plan.parameters,
+        "plan": asdict(plan) | {"rate": str(plan.rate)},
+    } | ({"last_view": list(plan.last_view), "path_flag": preset.path_flag} if plan.last_view else {})

@@ -1,0 +1,57 @@
+"""Prompt embeddings on disk: text that was encoded once is never encoded again, and needs no encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core import fsops
+
+if TYPE_CHECKING:
+    from core.generate.family import Embeddings
+
+KEPT = 512
+"""Embeddings that are kept, the last used first; one of 512 tokens has some 4 MB."""
+
+
+class EmbeddingCache:
+    """A folder with one safetensors file for all that one prompt is to one encoder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        fsops.make_folder(folder)
+
+    def get(self, key: str) -> Embeddings | None:
+        """What was kept under this key; None where nothing was, or nothing that can be read."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self._path(key)
+        try:
+            found: Embeddings = load(path.read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            return None
+        path.touch()
+        return found
+
+    def put(self, key: str, embeddings: Embeddings) -> None:
+        """Keep embeddings; the least used go. Losing them costs time, so nothing waits for the disk."""
+        from safetensors.torch import save
+
+        fsops.write(
+            self._path(key), save({name: t.cpu().contiguous() for name, t in embeddings.items()}), durable=False
+        )
+        newest = sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in newest[KEPT:]:
+            fsops.remove(path)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+def embedding_key(encoder: str, dtype: str, prompt_key: tuple[str, ...]) -> str:
+    """The name under which embeddings are kept: of all that they depend on. ``encoder`` tells one encoder's files
+    from another's."""
+    return hashlib.sha256(json.dumps([encoder, dtype, *prompt_key]).encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""Clips taking turns: one runs at a time, and one whose component is not on the card waits until no other can go on.
+
+Each clip runs an unmodified pipeline in a thread of its own. With one clip this is the plain order of things; with
+many, all pass one expert of a model before the next is brought onto the card.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from core.generate.residency import Residency
+
+R = TypeVar("R")
+
+
+class Abandoned(Exception):
+    """The clips in hand were given up; those that wait stop too."""
+
+
+class Turns(Generic[R]):
+    """One round: so many clips, each with the work that makes it, over one set of components."""
+
+    def __init__(self, residency: Residency, works: Sequence[Callable[[], R]], running: Callable[[int | None], None]):
+        """``works[i]`` makes clip i and calls ``need`` before each component; ``running`` hears whose turn it is."""
+        self._residency = residency
+        self._works = works
+        self._running = running
+        self._changed = threading.Condition()
+        self._turn: int | None = None
+        self._waits: dict[int, str | None] = dict.fromkeys(range(len(works)))
+        """What each clip that does not run waits for: a component, or None before it has begun."""
+        self._abandoned = False
+        self._results: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
+        self._mine = threading.local()
+
+    def run(self) -> Iterator[tuple[int, R | BaseException]]:
+        """Each clip as it is done, with what its work returned or raised; leaving early gives up the rest."""
+        threads = [
+            threading.Thread(target=self._live, args=(number,), name=f"clip {number}", daemon=True)
+            for number in range(len(self._works))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            with self._changed:
+                self._pass_on()
+            for _ in threads:
+                yield self._results.get()
+        finally:
+            with self._changed:
+                self._abandoned = True
+                self._changed.notify_all()
+            for thread in threads:
+                thread.join()
+            self._running(None)
+
+    def need(self, component: str) -> None:
+        """Go on if the component is on the card, else wait until it is. Raises ``Abandoned``."""
+        if self._abandoned:
+            raise Abandoned
+        if self._residency.has(component):
+            return
+        me: int = self._mine.number
+        with self._changed:
+            self._waits[me] = component
+            self._pass_on()
+            self._await(me)
+        self._residency.bring(component)
+
+    def _live(self, number: int) -> None:
+        self._mine.number = number
+        result: R | BaseException
+        try:
+            with self._changed:
+                self._await(number)
+            result = self._works[number]()
+        except BaseException as error:  # noqa: BLE001 - it is whoever asked for the clip that must hear of it
+            result = error
+        with self._changed:
+            if self._turn == number:
+                self._pass_on()
+        self._results.put((number, result))
+
+    def _await(self, me: int) -> None:
+        self._changed.wait_for(lambda: self._turn == me or self._abandoned)
+        if self._abandoned:
+            raise Abandoned
+        self._waits.pop(me, None)
+
+    def _pass_on(self) -> None:
+        """Give the turn to who can go on as things are, else to who has yet to begin, else to the first that waits."""
+        able = [n for n, component in self._waits.items() if component and self._residency.has(component)]
+        new = [n for n, component in self._waits.items() if component is None]
+        order = able or new or list(self._waits)
+        self._turn = min(order) if order else None
+        if self._turn is not None:
+            self._running(self._turn)
+        self._changed.notify_all()
