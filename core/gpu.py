@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 from core.errors import BadSettings
+
+CARD_STAGES = ("generate", "interpolate")
+"""The stages whose workers use a card."""
+CARD_DRIVER = Path("/proc/driver/nvidia/version")
+"""Is there when the driver is loaded."""
 
 _INDEX = re.compile(r"gpu(\d+)")
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-f-]+")
@@ -17,6 +25,19 @@ def card_of(worker: str) -> str | None:
     if index := _INDEX.fullmatch(worker):
         return index[1]
     return worker if _UUID.fullmatch(worker) else None
+
+
+def card_environment(stage: str, worker: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that give a worker the card that its name means, and no other.
+
+    Empty where there is no driver or no torch to use a card with, and where the operator has chosen cards.
+    """
+    card = card_of(worker or "") if stage in CARD_STAGES else None
+    if card is None or "CUDA_VISIBLE_DEVICES" in environment or not CARD_DRIVER.exists():
+        return {}
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": card}
 
 
 def self_test() -> str:

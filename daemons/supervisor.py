@@ -17,6 +17,7 @@ from pathlib import Path
 from core import fsops
 from core.alerts import gave_up
 from core.errors import AlreadyRunning, BadSettings
+from core.gpu import card_environment
 from core.home import STAGES, Home
 from core.logs import Logger
 from core.notify import Teller
@@ -165,6 +166,7 @@ class Supervisor:
         environment = os.environ | {
             "NOTIFY_SOCKET": address,
             "WATCHDOG_USEC": str(int(self.settings.daemons.watchdog_seconds * 1e6)),
+            **card_environment(child.daemon, child.worker),
         }
         # Its own session: a Ctrl-C in the terminal is ours to pass on, once.
         output = subprocess.DEVNULL if self.quiet else None

@@ -16,13 +16,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from core import fsops, process
 from core.errors import BadSettings, DropreelError, ProcessFailed
+from core.gpu import CARD_DRIVER
 from core.home import STAGES, Home
 from core.metrics import folder_of
 from core.settings import Role, Settings
 from core.work import unwatched
 
 Scope = Literal["user", "system"]
-CARD_DRIVER = Path("/proc/driver/nvidia/version")
 COMMAND_SECONDS = 120.0
 STOP_GRACE_SECONDS = 5.0
 """A daemon that was told to stop has so much longer than ``stop_seconds`` before its manager kills it."""

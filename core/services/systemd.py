@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core import process
 from core.errors import BadSettings, ProcessFailed
-from core.gpu import card_of
+from core.gpu import CARD_STAGES, card_of
 from core.home import STAGES
 from core.process import ProgramMissing
 from core.services.plan import COMMAND_SECONDS, Command, Installation, Manager, Scope, State, template
@@ -23,8 +23,6 @@ MAC = ("dropreel-keyframes.service", "dropreel-courier.service")
 INTAKE = "dropreel-intake.service"
 PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - where nothing is made
 """``PrivateTmp=`` gives the services others in their place."""
-CARD_STAGES = ("generate", "interpolate")
-"""The rooms whose daemons may compute on a card."""
 
 SHARED = "dropreel-.service.d"
 """systemd reads what lies in here into every unit whose name begins with ``dropreel-``."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from core.services.plan import CARD_DRIVER
+from core.gpu import CARD_DRIVER
 from tests.acceptance.processes import SMALL, Household
 from tests.acceptance.test_daemons import BIG, _feed
 

@@ -18,10 +18,11 @@ import pytest
 
 from core import fsops, gpu
 from core.errors import BadSettings, DropreelError, ProcessFailed
+from core.gpu import CARD_DRIVER
 from core.metrics import folder_of
 from core.services import systemd
 from core.services.launchd import Launchd
-from core.services.plan import CARD_DRIVER, Command, Installation, Manager, State, carry_out
+from core.services.plan import Command, Installation, Manager, State, carry_out
 from core.services.systemd import BACKOFF_SINCE, Systemd
 from core.settings import load_settings
 
