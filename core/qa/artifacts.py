@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.qa.light import Frame, Plane
+from core.light import Frame, Plane
 
 TILES = 4
 """The frame is looked at as a whole and in so many rows and columns of tiles."""
@@ -51,11 +51,11 @@ class Artifacts:
         ``level`` is its relative luminance, 0..1, in cells of any size. ``step`` is where the plan moves the pixels
         of the frame before, a 2 x 3 affine map; None if they are not to move, or nobody knows.
         """
-        if self._last is not None and step is not None and _difference(frame, self._last) < self._noise:
+        if self._last is not None and step is not None and difference(frame, self._last) < self._noise:
             size = frame.shape[1], frame.shape[0]
             moved = cv2.warpAffine(self._last, step, size, borderMode=cv2.BORDER_REPLICATE)
             # What has no detail may move unseen: the plan must change it by far more than noise does.
-            if _difference(np.asarray(moved, np.uint8), self._last) > 4 * self._noise:
+            if difference(np.asarray(moved, np.uint8), self._last) > 4 * self._noise:
                 self.repeats.append(len(self._tiles))
         self._tiles.append(np.asarray(cv2.resize(level, (TILES, TILES), interpolation=cv2.INTER_AREA), np.float32))
         self._last = frame
@@ -102,6 +102,6 @@ def _swing(levels: NDArray[np.float64], frame: int, places: NDArray[np.intp], ba
     return None
 
 
-def _difference(a: Frame, b: Frame) -> float:
+def difference(a: Frame, b: Frame) -> float:
     """The mean absolute difference of two frames, in codes of 255."""
     return cv2.norm(a, b, cv2.NORM_L1) / a.size

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.qa.light import XYZ, Frame, Plane, linear_cells, luminance
+from core.light import XYZ, Frame, Plane, linear_cells, luminance
 
 Standard = Literal["trace24", "broadcast", "wcag"]
 Kind = Literal["luminance", "red"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from core.qa.light import Frame
+from core.light import Frame
 
 MOST = 11
 """Moments on one sheet; of more, as many are shown, spread evenly."""

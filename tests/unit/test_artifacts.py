@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.camera import Camera
+from core.light import linear_cells, luminance
 from core.motion import FULL, CameraPath, Rect
 from core.qa.artifacts import Artifacts, Swing
-from core.qa.light import linear_cells, luminance
 from core.qa.planned import Planned
 
 SIZE = (96, 64)

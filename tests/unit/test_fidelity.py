@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.qa.fidelity import IDENTICAL_DB, fidelity
+from core.fidelity import IDENTICAL_DB, fidelity
 
 Frame = NDArray[np.uint8]
 

@@ -11,9 +11,10 @@ Frame = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 _CODES = np.arange(256) / 255
-_LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4)
-_LINEAR_16 = np.round(_LINEAR * 65535).astype(np.uint16)
-"""IEC 61966-2-1, at most 1/131070 off: sixteen-bit integers are averaged several times as fast as floats."""
+LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4)
+"""The linear light of each code, 0..1, ``(256,)``, after IEC 61966-2-1."""
+_LINEAR_16 = np.round(LINEAR * 65535).astype(np.uint16)
+"""At most 1/131070 off: sixteen-bit integers are averaged several times as fast as floats."""
 
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 """From linear (R, G, B) to CIE (X, Y, Z), after the same standard."""
