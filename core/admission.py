@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from core import fsops, image, safety
+from core import fsops, image
 from core.contract import (
     BATCH_ID,
     CLIP_ID,
@@ -19,7 +19,6 @@ from core.contract import (
     EntryOutcome,
     Keyframe,
     Manifest,
-    Motion,
     Rejection,
     batch_moment,
     clip_id,
@@ -29,19 +28,17 @@ from core.contract import (
     seed_from,
 )
 from core.errors import DropreelError, Finding, Refused
-from core.examine import check_stem, output_size, refuse_errors
+from core.examine import caption_name, check_stem, judge_entry, refuse_errors
+from core.generate.prompts import CAPTION_SUFFIX
 from core.home import MANIFEST_FILE, REASON_FILE, GpuHalf
 from core.rooms import CLIP_FILE, ClipFolder, Room
-from core.safety import Scene
-from core.settings import Settings, presets
+from core.settings import Settings
 from core.work import Report, unwatched
 
 _BATCH_ID = re.compile(BATCH_ID)
 _SENT = re.compile(r"\.?\d{3,4}\.[a-z]|\.manifest\.json\.")
 """What the courier calls the files of a batch, ``001.png``, and rsync until they are whole: ``.001.png.a1B2c3``."""
 ACK_FILE = "ack.json"
-MANIFEST_NAMES = {field: f"motion.{field}" for field in Motion.model_fields}
-"""What a manifest's entry calls the fields of its ``Motion``."""
 MAX_DAMAGED = 3
 """So often may a file arrive damaged, and be sent again, before its entry is refused."""
 
@@ -73,7 +70,6 @@ class Admission:
         self._settings = settings
         self._generate = generate
         self._intake = Room(gpu.rooms / "intake")
-        self._presets = presets()
         self._damaged: dict[Path, int] = {}
 
     def arrivals(self) -> list[Path]:
@@ -250,52 +246,47 @@ class Admission:
             return EntryOutcome(image_path=entry.image_path, findings=[fault])
         return EntryOutcome(image_path=entry.image_path, clip_id=folder.name)
 
-    def _build_clip(self, arrival: Arrival, number: int, entry: Keyframe, data: list[bytes], building: Path) -> Path:
+    def _build_clip(
+        self, arrival: Arrival, number: int, entry: Keyframe, data: dict[str, bytes], building: Path
+    ) -> Path:
         check_stem(entry.stem)
         name = PurePosixPath(entry.image_path).name
-        picture = image.decode(data[0], name, self._settings.image)
-        self._check_model(entry)
-        size = picture.pixels.shape[1], picture.pixels.shape[0]
-        output = output_size(entry.generation_params, size, self._settings)
-        scene = Scene(picture.pixels, output, entry.generation_params.fps, self._settings.motion)
-        refuse_errors(safety.check(entry.motion, scene, MANIFEST_NAMES))
-        sha256 = hashlib.sha256(data[0]).hexdigest()
+        ending = next(iter(data))
+        picture = image.decode(data[ending], name, self._settings.image)
+        caption = (f"{entry.stem}{CAPTION_SUFFIX}", data[CAPTION_SUFFIX]) if CAPTION_SUFFIX in data else None
+        refuse_errors(judge_entry(entry, picture.pixels, caption, self._settings).findings)
+        sha256 = hashlib.sha256(data[ending]).hexdigest()
         folder = building / clip_id(arrival.manifest.batch_id, number, sha256)
         fsops.make_folder(folder)
-        names = [f"keyframe{suffix}" for suffix in _suffixes(entry)]
-        for file, content in zip(names, data, strict=True):
-            fsops.write(folder / file, content)
+        for suffix, content in data.items():
+            fsops.write(folder / f"keyframe{suffix}", content)
         seed = entry.generation_params.seed
-        clip = Clip(clip_id=folder.name, batch_id=arrival.manifest.batch_id, entry=entry, image=names[0],
+        clip = Clip(clip_id=folder.name, batch_id=arrival.manifest.batch_id, entry=entry, image=f"keyframe{ending}",
                     seed=seed_from(sha256) if seed is None else seed, taken_at=now())  # fmt: skip
         fsops.write(folder / CLIP_FILE, clip.to_json())
         return folder
 
-    def _check_model(self, entry: Keyframe) -> None:
-        model = entry.generation_params.model
-        if model not in self._presets:
-            raise Refused.because(
-                "model_unknown",
-                field="generation_params.model",
-                value=model,
-                message=f"There is no preset '{model}' on this server.",
-                remedy=f"Choose one of: {', '.join(sorted(self._presets))}.",
-            )
+    def _payload(self, arrival: Arrival, entry: Keyframe, *, wait: bool) -> dict[str, bytes]:
+        """An entry's files by what their names end in, the image first.
 
-    def _payload(self, arrival: Arrival, entry: Keyframe, *, wait: bool) -> list[bytes]:
-        """The bytes of an entry's files, the image first; what arrived damaged is thrown away and waited for again."""
+        What arrived damaged is thrown away and waited for again. A caption beside a manifest written by hand is its
+        picture's.
+        """
         limit = self._settings.image.max_bytes
         if not entry.files:
-            return [_read(arrival.path / entry.image_name, limit)]
-        found = []
-        if len(set(_suffixes(entry))) < len(entry.files):
+            by_hand = {_suffixes(entry)[0]: _read(arrival.path / entry.image_name, limit)}
+            caption = arrival.path / caption_name(entry)
+            return by_hand | ({CAPTION_SUFFIX: _read(caption, limit)} if caption.exists() else {})
+        found = {}
+        suffixes = _suffixes(entry)
+        if len(set(suffixes)) < len(entry.files):
             raise Refused.because(
                 "files_alike",
                 field="files",
                 message="Two of its files have one ending.",
                 remedy="An entry has one picture, one sidecar, one caption.",
             )
-        for file in entry.files:
+        for suffix, file in zip(suffixes, entry.files, strict=True):
             path = arrival.path / file.path
             damaged = self._damaged.get(path, 0)
             if wait and not path.exists() and not path.is_symlink():
@@ -313,7 +304,7 @@ class Admission:
                     message="The file that arrived is not the one that the manifest names.",
                     remedy="Drop the keyframe again; if it recurs, test the disks.",
                 )
-            found.append(data)
+            found[suffix] = data
         return found
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core import fsops, image, safety
 from core.companions import Group
 from core.contract import (
     MAX_JSON_BYTES,
-    GenerationParams,
     Keyframe,
     Motion,
     MotionSidecar,
@@ -21,16 +24,31 @@ from core.contract import (
 )
 from core.drops import Drop, FileIdentity
 from core.errors import Finding, Refused
+from core.generate.plan import Plan, check_terms, judge_parameters, plan_of, preset_of
+from core.generate.prompts import CAPTION_SUFFIX, MAX_CAPTION_BYTES, caption_text
 from core.home import HOT_FOLDER
-from core.motion import FULL, MotionType, Size
+from core.motion import FULL, MotionType
 from core.safety import Scene
 from core.settings import Settings
 
 MAX_STEM_BYTES = 200
 """Leaves room for ``.video_manifest.json`` in the 255 bytes that file systems give a name."""
-MAX_CAPTION_BYTES = 64 << 10
+MANIFEST_NAMES = {name: f"motion.{name}" for name in Motion.model_fields}
+"""What a manifest's entry calls the fields of its ``Motion``."""
 MAYBE_UNFINISHED = frozenset({"image_truncated", "image_empty", "image_damaged", "json_invalid", "file_changed"})
 """What a file that is still being copied looks like; worth a longer wait than what is plainly wrong."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What would become of a manifest entry."""
+
+    findings: list[Finding]
+    """Errors too."""
+    parameters: dict[str, str] = field(default_factory=dict)
+    """What becomes of each parameter that it names: ``honoured``, or ``translated: to what``."""
+    plan: Plan | None = None
+    """What a model would be asked; None where there is an error, or the preset has no model."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,44 @@ class Examined:
     """Its ``files`` carry the names they get on the wire once the batch numbers them."""
     findings: list[Finding]
     """Warnings and notes; no errors."""
+    judged: Judged
+
+
+def judge_entry(
+    entry: Keyframe,
+    pixels: NDArray[np.uint8],
+    caption: tuple[str, bytes] | None,
+    settings: Settings,
+    names: Mapping[str, str] = MANIFEST_NAMES,
+) -> Judged:
+    """All that the rules and the preset have against an entry: on the Mac, at intake and in ``check`` the same.
+
+    ``pixels`` is the keyframe, (H, W, 3); ``caption`` its file's name and content; ``names`` what the fields of its
+    ``Motion`` are called where it was written.
+    """
+    params = entry.generation_params
+    picture = pixels.shape[1], pixels.shape[0]
+    output = settings.output.asked_by(params, picture)
+    findings = safety.check(entry.motion, Scene(pixels, output, params.fps, settings.motion), names)
+    parameters: dict[str, str] = {}
+    plan = None
+    try:
+        preset = preset_of(entry, settings)
+        text = caption_text(caption[1], caption[0]) if caption else ""
+        parameters = judge_parameters(entry, preset)
+        check_terms(preset, settings.generation)
+        if preset.family != "camera" and not any(finding.severity == "error" for finding in findings):
+            plan = plan_of(params.seed or 0, entry, picture, text, settings)
+    except Refused as error:
+        finding, (whole, _, part) = error.finding, (error.finding.field or "").partition(".")
+        place = names.get(part, part) if whole == "motion" and part else error.finding.field
+        findings.append(finding.model_copy(update={"field": place}))
+    if plan is not None and plan.slowed > 1:
+        findings.append(Finding(code="clip_slowed", severity="warning", field=names.get("duration_sec", "duration_sec"),
+                                value=round(plan.slowed, 3),
+                                message=f"'{params.model}' makes no more than {plan.frames} frames: they are shown "
+                                f"{plan.slowed:.2f} times slower than they are meant."))  # fmt: skip
+    return Judged(findings, parameters, plan)
 
 
 def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
@@ -55,7 +111,6 @@ def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
     data = _read(drop, name, settings.image.max_bytes)
     picture = image.decode(data, name, settings.image)
     height, width = picture.pixels.shape[:2]
-    output = settings.output.size_for((width, height))
     files = [_payload(name, data, drop.files[name])]
     if members.sidecar:
         raw = _read(drop, members.sidecar, MAX_JSON_BYTES)
@@ -77,13 +132,11 @@ def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
             duration_sec=settings.hot_folder.static_seconds,
         )
         intensity = 0.0
-    for caption in captions(members):
-        files.append(_payload(caption, _read(drop, caption, MAX_CAPTION_BYTES), drop.files[caption]))
-    scene = Scene(picture.pixels, output, settings.output.fps, settings.motion)
-    judged = safety.check(motion, scene, safety.SIDECAR_NAMES)
-    findings = [*picture.notes, *(f.model_copy(update={"file": members.sidecar or name}) for f in judged)]
-    refuse_errors(findings)
-    params = settings.generation.params(motion.type, intensity).model_copy(
+    read = [(caption, _read(drop, caption, MAX_CAPTION_BYTES)) for caption in captions(members)]
+    files += [_payload(caption, raw, drop.files[caption]) for caption, raw in read]
+    output = settings.output.size_for((width, height))
+    preset = settings.presets[settings.generation.model]
+    params = settings.generation.params(motion.type, intensity, preset.studio).model_copy(
         update={
             "fps": settings.output.fps,
             "width": output[0],
@@ -97,18 +150,21 @@ def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
     entry = Keyframe(
         image_path=f"{HOT_FOLDER}/{place.as_posix()}", motion=motion, generation_params=params, files=files
     )
-    return Examined(drop, entry, findings)
+    judged = judge_entry(entry, picture.pixels, read[0] if read else None, settings, safety.SIDECAR_NAMES)
+    said = [f if f.file else f.model_copy(update={"file": members.sidecar or name}) for f in judged.findings]
+    refuse_errors(said)
+    return Examined(drop, entry, [*picture.notes, *said], judged)
 
 
 def captions(members: Group) -> list[str]:
     """The companions that travel with the picture for its prompt; all others stay on the Mac."""
-    return [name for name in members.others if name.lower().endswith(".caption")]
+    return [name for name in members.others if name.lower().endswith(CAPTION_SUFFIX)]
 
 
-def output_size(params: GenerationParams, picture: Size, settings: Settings) -> Size:
-    """The size that an entry asks for, or the settings' for a picture of this shape."""
-    width, height = settings.output.size_for(picture)
-    return params.width or width, params.height or height
+def caption_name(entry: Keyframe) -> str:
+    """What an entry's caption is called beside the manifest, if it has one."""
+    sent = (file.path for file in entry.files if file.path.endswith(CAPTION_SUFFIX))
+    return next(sent, "" if entry.files else f"{PurePosixPath(entry.image_path).stem}{CAPTION_SUFFIX}")
 
 
 def refuse_errors(findings: list[Finding]) -> None:

@@ -115,6 +115,20 @@ def fit(rect: Rect, image_size: Size, output_size: Size) -> Rect:
     return rect
 
 
+def on_canvas(view: Rect, canvas_view: Rect) -> Rect:
+    """A view of a picture as a view of a canvas that shows ``canvas_view`` of that picture, 0..1 of the canvas.
+
+    What lies beyond the canvas, by rounding, is cut off.
+    """
+
+    def along(low: float, high: float, start: float, extent: float) -> tuple[float, float]:
+        return max(0.0, (low - start) / extent), min(1.0, (high - start) / extent)
+
+    x1, x2 = along(view.x1, view.x2, canvas_view.x1, canvas_view.width)
+    y1, y2 = along(view.y1, view.y2, canvas_view.y1, canvas_view.height)
+    return Rect(x1, y1, x2, y2)
+
+
 @dataclass(frozen=True)
 class CameraPath:
     """A move from one view to another at constant perceived zoom speed, the pace set by an easing.

@@ -8,9 +8,18 @@ import os
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,10 +30,12 @@ from pydantic_settings import (
 from core.contract import GenerationParams
 from core.encode.command import EncodeSettings
 from core.errors import BadSettings
+from core.generate.presets import PRESETS_FILE, Preset, presets_of, shipped_presets
+from core.generate.studio import GenerationSettings
 from core.home import SETTINGS_FILE, Home
 from core.image import ImageLimits
 from core.interpolate.plan import Mode
-from core.motion import MotionType, Size
+from core.motion import Size
 from core.qa.verdict import QaThresholds
 from core.safety import MotionLimits
 from core.settings_errors import HOME_VARIABLE, PREFIX, Variables, check_names, explain, not_toml
@@ -74,51 +85,10 @@ class OutputSettings(Section):
         """The output size for an image of this shape; a square one is landscape."""
         return self.portrait if image[1] > image[0] else self.landscape
 
-
-BUCKET_BASE = {
-    MotionType.static: 10,
-    MotionType.zoom_in: 127,
-    MotionType.zoom_out: 127,
-    MotionType.pan_left: 100,
-    MotionType.pan_right: 100,
-}
-
-
-class GenerationSettings(Section):
-    """What ``keyframes`` writes into ``generation_params``."""
-
-    model: str = "camera"
-    bucket_base: dict[MotionType, int] = BUCKET_BASE
-    """``motion_bucket_id`` is this times the motion's intensity, rounded down; a motion left out keeps its default."""
-    noise_aug_strength: float = 0.02
-    decode_chunk_size: int = 8
-    num_inference_steps: int = 25
-    min_guidance_scale: float = 1.0
-    max_guidance_scale: float = 3.0
-
-    @field_validator("bucket_base")
-    @classmethod
-    def _keep_defaults(cls, given: dict[MotionType, int]) -> dict[MotionType, int]:
-        return BUCKET_BASE | given
-
-    @model_validator(mode="after")
-    def _can_be_written(self) -> Self:
-        for motion in MotionType:  # what a manifest could not hold is told now, not at every drop
-            self.params(motion, 1.0)
-        return self
-
-    def params(self, motion: MotionType, intensity: float) -> GenerationParams:
-        """The studio's mapping from a motion to a model's parameters; output and seed are the caller's."""
-        return GenerationParams(
-            model=self.model,
-            motion_bucket_id=int(self.bucket_base[motion] * intensity),
-            noise_aug_strength=self.noise_aug_strength,
-            decode_chunk_size=self.decode_chunk_size,
-            num_inference_steps=self.num_inference_steps,
-            min_guidance_scale=self.min_guidance_scale,
-            max_guidance_scale=self.max_guidance_scale,
-            camera_motion=motion,
-        )
+    def asked_by(self, params: GenerationParams, image: Size) -> Size:
+        """The size that a manifest entry asks for; what it leaves out is as for any image of this shape."""
+        width, height = self.size_for(image)
+        return params.width or width, params.height or height
 
 
 class InterpolateSettings(Section):
@@ -300,6 +270,19 @@ class Settings(BaseSettings):
     prune: PruneSettings = PruneSettings()
     notify: NotifySettings = NotifySettings()
     metrics: MetricsSettings = MetricsSettings()
+    _presets: dict[str, Preset] = PrivateAttr(default_factory=shipped_presets)
+
+    @property
+    def presets(self) -> dict[str, Preset]:
+        """The model presets by name: the shipped ones and the home's own."""
+        return self._presets
+
+    def adopt(self, presets: dict[str, Preset]) -> None:
+        """Take these presets. Raises ``BadSettings`` where ``generation.model`` is none of them."""
+        if self.generation.model not in presets:
+            raise BadSettings(f"generation.model: there is no preset '{self.generation.model}'. Choose one of: "
+                              f"{', '.join(sorted(presets))}; or add its table to {PRESETS_FILE}.")  # fmt: skip
+        self._presets = presets
 
     @property
     def mac(self) -> bool:
@@ -339,6 +322,7 @@ def load_settings(root: Path) -> tuple[Settings, Home]:
         raise BadSettings(not_toml(error, file)) from None
     except ValidationError as error:
         raise BadSettings(explain(error.errors(include_url=False)[0], Settings, file)) from None
+    settings.adopt(presets_of(root))
     root = Path(os.path.realpath(root))
     hot = settings.hot_folder.folder
     return settings, Home(root, (root / hot.expanduser()) if hot else None)
@@ -347,8 +331,3 @@ def load_settings(root: Path) -> tuple[Settings, Home]:
 def default_file(name: str) -> str:
     """The text of a file in ``config/``."""
     return importlib.resources.files("config").joinpath(name).read_text(encoding="utf-8")
-
-
-def presets() -> dict[str, dict[str, Any]]:
-    """The model presets: ``config/presets.toml``."""
-    return tomllib.loads(default_file("presets.toml"))

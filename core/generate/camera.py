@@ -6,7 +6,6 @@ from typing import Any
 
 from core import frames, image
 from core.camera import shoot
-from core.examine import output_size
 from core.motion import frame_count
 from core.rooms import BASE_FILE, ClipFolder
 from core.settings import Settings
@@ -18,7 +17,7 @@ def generate(folder: ClipFolder, settings: Settings, report: Report) -> dict[str
     entry = folder.clip.entry
     pixels = image.open_image(folder.image, settings.image)
     picture = pixels.shape[1], pixels.shape[0]
-    size = output_size(entry.generation_params, picture, settings)
+    size = settings.output.asked_by(entry.generation_params, picture)
     path = entry.motion.path.fitted(picture, size)
     count = frame_count(entry.motion.duration_sec, entry.generation_params.fps)
     with frames.create(folder.path / BASE_FILE, count, size) as out:

@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from core import companions, fsops, image, safety
-from core.contract import MAX_JSON_BYTES, Manifest, MotionSidecar, load, parse
+from core import companions, fsops, image
+from core.contract import MAX_JSON_BYTES, Keyframe, Manifest, MotionSidecar, load, parse
 from core.drops import Drop, scan
 from core.errors import DropreelError, Finding, Refused
-from core.examine import examine, output_size
+from core.examine import Judged, caption_name, examine, judge_entry
 from core.home import SETTINGS_FILE
-from core.safety import Scene
-from core.settings import Settings, load_settings, presets
+from core.settings import Settings, load_settings
 from daemons.cli.app import HERE, HomeOption, JsonOption, app, console
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -31,7 +30,8 @@ def check(
 ) -> None:
     """Validate images with their sidecars, and manifests, by the rules of this home (or the defaults).
 
-    What has only warnings or notes is taken. **Exit status:** 0, or 1 where something would be rejected.
+    Tells, too, what a preset with a model would make of each: how many frames of which size, and what becomes of every
+    parameter. What has only warnings or notes is taken. **Exit status:** 0, or 1 where something would be rejected.
     """
     settings = load_settings(home)[0] if (home / SETTINGS_FILE).is_file() else Settings()
     found: dict[str, list[Finding]] = {}
@@ -83,7 +83,9 @@ def _check(path: Path, settings: Settings) -> Iterator[tuple[str, list[Finding]]
 def _findings(drop: Drop, root: Path, settings: Settings) -> list[Finding]:
     try:
         if drop.group.images:
-            return examine(drop, root, settings).findings
+            examined = examine(drop, root, settings)
+            told = _told(examined.entry, examined.judged) if examined.judged.plan else ()
+            return [*examined.findings, *told]
         if drop.group.sidecar:
             load(MotionSidecar, drop.folder / drop.group.sidecar)
     except Refused as error:
@@ -101,21 +103,37 @@ def _check_manifest(path: Path, settings: Settings) -> Iterator[tuple[str, list[
         return
     yield str(path), []
     for number, entry in enumerate(manifest.keyframes):
-        where = f"{path} keyframes[{number}]"
-        model = entry.generation_params.model
-        findings = []
-        if model not in presets():
-            findings.append(Finding(code="model_unknown", field="generation_params.model", value=model,
-                                    message=f"There is no preset '{model}'.",
-                                    remedy=f"Choose one of: {', '.join(sorted(presets()))}."))  # fmt: skip
-        try:
-            pixels = image.open_image(path.parent / entry.image_name, settings.image)
-            size = output_size(entry.generation_params, (pixels.shape[1], pixels.shape[0]), settings)
-            scene = Scene(pixels, size, entry.generation_params.fps, settings.motion)
-            findings += safety.check(entry.motion, scene)
-        except Refused as error:
-            findings.append(error.finding)
-        except FileNotFoundError:
-            alone = "The image is not beside its manifest."
-            findings.append(Finding(code="file_missing", file=entry.image_name, message=alone, remedy="Put it there."))
-        yield where, findings
+        yield f"{path} keyframes[{number}]", _judge(entry, path.parent, settings)
+
+
+def _judge(entry: Keyframe, folder: Path, settings: Settings) -> list[Finding]:
+    try:
+        pixels = image.open_image(folder / entry.image_name, settings.image)
+    except Refused as error:
+        return [error.finding]
+    except FileNotFoundError:
+        alone = "The image is not beside its manifest."
+        return [Finding(code="file_missing", file=entry.image_name, message=alone, remedy="Put it there.")]
+    name = caption_name(entry)
+    try:
+        caption = (name, fsops.read(folder / name, settings.image.max_bytes)) if name else None
+    except FileNotFoundError:
+        caption = None
+    judged = judge_entry(entry, pixels, caption, settings)
+    return [*judged.findings, *_told(entry, judged)]
+
+
+def _told(entry: Keyframe, judged: Judged) -> Iterator[Finding]:
+    """What would be made, and what becomes of each parameter that the entry names, as notes."""
+    plan = judged.plan
+    if plan is not None:
+        width, height = plan.canvas
+        slower = f", {plan.slowed:.2f} times slower than they are meant" if plan.slowed > 1 else ""
+        stretched = f", stretched {abs(plan.stretched - 1):.1%}" if abs(plan.stretched - 1) > 0.0005 else ""
+        yield Finding(code="plan", severity="note", field="generation_params.model", value=plan.preset,
+                      message=f"{plan.frames} frames of {width}×{height}{stretched}, {float(plan.rate):.6g} a second"
+                      f"{slower}; {plan.steps} steps. The prompt: {plan.prompt or 'none'}")  # fmt: skip
+    for name, word in judged.parameters.items():
+        given = getattr(entry.generation_params, name)
+        yield Finding(code="parameter", severity="note", field=f"generation_params.{name}", value=given,
+                      message=f"{given} is {word}.")  # fmt: skip

@@ -635,7 +635,9 @@ def test_what_failed_once_and_then_went_well_is_not_made_a_third_time(house: Hou
 
 def test_what_the_server_refused_may_be_dropped_again(house: House) -> None:
     admission = house.daemons[2].admission  # type: ignore[attr-defined]  # the third is intake
-    known, admission._presets = admission._presets, {}
+    known = admission._settings
+    admission._settings = known.model_copy()
+    admission._settings._presets = {}
     house.drop("a")
     put(house.home.mac.hot, a__yaml=b"k: v")
     settle(house)
@@ -643,7 +645,7 @@ def test_what_the_server_refused_may_be_dropped_again(house: House) -> None:
     assert (reason.code, reason.field) == ("model_unknown", "keyframes[0].generation_params.model")
     assert sorted(path.name for path in (house.home.mac.rejected / place).iterdir()) == [
         "a.motion.json", "a.png", "a.yaml", REASON_FILE]  # fmt: skip
-    admission._presets = known
+    admission._settings = known
     for path in (house.home.mac.rejected / place).glob("a.*"):
         path.rename(house.home.mac.hot / path.name)
     settle(house)
