@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from core.camera import Camera
-from core.motion import Rect, Size
-from core.qa.light import Frame, linear_cells, luminance
+from core.light import Frame, linear_cells, luminance
+from core.motion import Rect, Size, on_canvas
 
 _LEVEL_CELLS = 256
 """Cells along the longer side of the keyframe, from which the brightness of its views is taken."""
+
+
+@dataclass(frozen=True)
+class FirstLimits:
+    """How close the first frame must be to what was planned; None: it is not held against that."""
+
+    error: float | None
+    """SSIM; less is another picture, and fails."""
+    flag: float | None
+    """SSIM; less is flagged."""
+    psnr: float | None = None
+    """dB; less is flagged."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A camera that a model was asked for, and may have missed."""
+
+    keyframe: Frame
+    """``(H, W, 3)``."""
+    flag: float
+    """How far from the path, in pictures, it may be before that is flagged."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +52,38 @@ class Planned:
     """The first frame as the keyframe has it, ``(H, W, 3)``, of the clip's size."""
     levels: Sequence[float] = ()
     """How bright each frame is to be: its mean relative luminance, 0..1."""
+    first_limits: FirstLimits | None = None
+    """A model's; None: the settings' own, which hold for a still that is only filmed."""
+    lives: bool = False
+    """Whether the picture moves by itself, as a model's does, or only the camera over a still."""
+    asked: Asked | None = None
+    """Set where the model moves the camera; else the frames were filmed along ``views``, exactly."""
 
     @classmethod
     def of(cls, keyframe: Frame, views: Sequence[Rect], size: Size) -> Self:
         """The plan of a camera move over a still: ``keyframe`` is ``(H, W, 3)``, ``size`` (width, height)."""
         return cls(len(views), views, Camera(keyframe, size).render(views[0]), _levels(keyframe, views))
+
+    @classmethod
+    def of_model(cls, keyframe: Frame, views: Sequence[Rect], size: Size, made: Mapping[str, Any]) -> Self:
+        """The plan of a model's clip; ``made`` is what ``generate`` recorded of it.
+
+        The first frame is the keyframe brought to the model's canvas and filmed from there, as a perfect model's
+        would be: what the canvas cannot hold is no fault of the frames. Of the levels only that they are not dark is
+        worth anything: a model's picture has its own light.
+        """
+        view = Rect(*made["view"])
+        canvas = Camera(keyframe, (made["width"], made["height"]), [view]).render(view)
+        limits = FirstLimits(made["first_frame"]["error"], made["first_frame"]["flag"])
+        return cls(
+            len(views),
+            views,
+            Camera(canvas, size).render(on_canvas(views[0], view)),
+            _levels(keyframe, views),
+            limits,
+            lives=True,
+            asked=Asked(keyframe, made["path_flag"]) if made["camera"] == "endpoints" else None,
+        )
 
     def step(self, frame: int) -> NDArray[np.float64] | None:
         """Where the pixels of the frame before go in this one, as a 2 x 3 affine map, for a clip of ``first``'s size.

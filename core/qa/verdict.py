@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from core import fsops
 from core.contract import QaReport
 from core.errors import Finding, Severity
-from core.qa.artifacts import TILES, Artifacts, Swing
-from core.qa.fidelity import fidelity
+from core.fidelity import fidelity
+from core.qa.achieved import achieved_path
+from core.qa.artifacts import TILES, Artifacts, Swing, difference
 from core.qa.flashes import LIMIT, FlashReport, Place, Screening, Standard
-from core.qa.planned import Planned
+from core.qa.planned import FirstLimits, Planned
 from core.qa.sheet import Moment, contact_sheet
 from core.work import Report, unwatched
 
@@ -53,6 +54,11 @@ class QaThresholds(BaseModel):
     first_psnr_min: float = Field(default=30.0, ge=0)
     """dB, of the first frame and the keyframe's view; less is flagged: an error of eight codes."""
 
+    @property
+    def first(self) -> FirstLimits:
+        """What the first frame of a filmed still is held against."""
+        return FirstLimits(self.first_ssim_same, self.first_ssim_min, self.first_psnr_min)
+
 
 def judge(
     frames: NDArray[np.uint8],
@@ -60,15 +66,17 @@ def judge(
     planned: Planned,
     thresholds: QaThresholds,
     *,
+    flags: Sequence[Finding] = (),
     evidence: Path | None = None,
     report: Report = unwatched,
 ) -> QaReport:
     """Judge ``frames``, ``(T, H, W, 3)`` uint8, often a memory map, which are read once, in order.
 
-    Where the verdict is not ``pass``, a contact sheet is put into the folder ``evidence``, if one is given.
+    ``flags`` is what earlier stages found, and counts as if it had been found here. Where there is something to show,
+    a contact sheet is put into the folder ``evidence``, if one is given.
     ``report`` is called at least every 100 ms; what it raises ends the work, and nothing is left behind.
     """
-    case = _Case(frames, float(fps), planned, thresholds)
+    case = _Case(frames, float(fps), planned, thresholds, flags)
     if case.readable():
         case.look(report)
     shown = bool(evidence and case.moments)
@@ -88,14 +96,22 @@ def judge(
 class _Case:
     """One clip's trial: the frames are looked at, and findings, measures and moments to show add up."""
 
-    def __init__(self, frames: NDArray[np.uint8], fps: float, planned: Planned, limits: QaThresholds) -> None:
-        self.findings: list[Finding] = []
+    def __init__(
+        self,
+        frames: NDArray[np.uint8],
+        fps: float,
+        planned: Planned,
+        limits: QaThresholds,
+        flags: Sequence[Finding],
+    ) -> None:
+        self.findings = list(flags)
         self.measures: dict[str, float | int | str | None] = {}
         self.moments: list[Moment] = []
         self._frames = frames
         self._fps = fps
         self._planned = planned
         self._limits = limits
+        self._flags = flags
 
     def readable(self) -> bool:
         """Whether these are frames at all, and of the planned size."""
@@ -107,22 +123,26 @@ class _Case:
             self._find("error", "frame_format", f"{frames.shape} {frames.dtype} is not (T, H, W, 3) uint8 of {size}.")
         elif not len(frames):
             self._find("error", "frame_count", f"There are no frames; {self._planned.frames} are planned.")
-        return not self.findings
+        return len(self.findings) == len(self._flags)
 
     def look(self, report: Report) -> None:
         """Go once through all frames, and judge what was seen."""
         frames, planned, limits = self._frames, self._planned, self._limits
+        for flag in self._flags:
+            self._show(flag.code, (0, len(frames) // 2, len(frames) - 1))
         screening = Screening(self._fps, limits.standard)
         artifacts = Artifacts(limits.repeat_difference_max)
         for number, frame in enumerate(frames):
             level = screening.add(frame)
             moves = planned.motion(number) > limits.repeat_motion_min
             artifacts.add(frame, level, planned.step(number) if moves else None)
-            report((number + 1) / len(frames))
+            report((number + 1) / len(frames) * (0.8 if planned.asked else 1))
         self._count()
         self._first()
+        self._path(report)
         self._black(artifacts.levels)
         self._repeats(artifacts.repeats)
+        self._lifeless()
         self._swings(artifacts.swings(limits.swing_max, limits.swing_back_frames))
         self._flashes(screening.report())
 
@@ -136,16 +156,40 @@ class _Case:
     def _first(self) -> None:
         if self._planned.first is None:
             return
+        limits = self._planned.first_limits or self._limits.first
+        if limits == FirstLimits(None, None):
+            self.measures["first_frame"] = "not looked at: the preset says so"
+            return
         found = fidelity(self._frames[0], self._planned.first)
         self.measures["first_frame_ssim"] = round(found.ssim, 4)
         self.measures["first_frame_psnr"] = round(found.psnr, 2)
         alike = f"(SSIM {found.ssim:.3f}, PSNR {found.psnr:.1f} dB)"
-        if found.ssim < self._limits.first_ssim_same:
+        if _below(found.ssim, limits.error):
             message = f"The clip does not begin with its keyframe {alike}."
-            self._find("error", "first_frame_other", message, value=found.ssim, frame=0, show=[0])
-        elif found.ssim < self._limits.first_ssim_min or found.psnr < self._limits.first_psnr_min:
+            self._find("error", "first_frame_other", message, value=found.ssim, limit=limits.error, frame=0, show=[0])
+        elif _below(found.ssim, limits.flag) or _below(found.psnr, limits.psnr):
             message = f"The first frame is not quite the keyframe's view {alike}."
-            self._find("warning", "first_frame_differs", message, value=found.ssim, frame=0, show=[0])
+            self._find("warning", "first_frame_differs", message, value=found.ssim, limit=limits.flag, frame=0,
+                       show=[0])  # fmt: skip
+
+    def _path(self, report: Report) -> None:
+        asked = self._planned.asked
+        if asked is None:
+            return
+        found = achieved_path(self._frames, asked.keyframe, self._planned.views, lambda done: report(0.8 + 0.2 * done))
+        self.measures["path_error"] = found.error
+        self.measures["path_error_frame"] = found.frame
+        self.measures["path_measured"] = f"{len(found.errors)} of {found.sampled} frames"
+        if found.error is not None and found.frame is not None and found.error > asked.flag:
+            message = f"The camera is {found.error:.1%} of the picture from its path in frame {found.frame}."
+            self._find("warning", "path_missed", message, value=found.error, limit=asked.flag, frame=found.frame,
+                       show=[found.frame])  # fmt: skip
+        if len(found.errors) < found.sampled / 2:
+            message = (
+                f"Whether the camera keeps to its path is not known: only {len(found.errors)} of {found.sampled} "
+                "frames could be found in the keyframe."
+            )
+            self._find("warning", "path_unmeasured", message, value=len(found.errors), limit=found.sampled / 2)
 
     def _black(self, levels: NDArray[np.float32]) -> None:
         self.measures["luminance_min"] = round(float(levels.min()), 4)
@@ -165,11 +209,23 @@ class _Case:
         if frozen:
             message = f"{_named(frozen)} frozen, and the camera moves."
             show = [frozen[0] - 1, frozen[-1]]
-            self._find("error", "frozen_frames", message, value=len(frozen), frame=frozen[0], show=show)
+            # A model may wait for a moment before it moves its camera; that a person can tell.
+            severity: Severity = "warning" if self._planned.asked else "error"
+            self._find(severity, "frozen_frames", message, value=len(frozen), frame=frozen[0], show=show)
         elif len(repeats) >= least:
             message = f"{_named(repeats)} as the one before, and the camera moves."
             show = [number for repeat in repeats for number in (repeat - 1, repeat)]
             self._find("warning", "repeated_frames", message, value=len(repeats), frame=repeats[0], show=show)
+
+    def _lifeless(self) -> None:
+        """A model whose camera is to stand still may be still for a while, but not from the first frame to the last."""
+        frames, views = self._frames, self._planned.views
+        if not self._planned.lives or len(frames) < 2 or any(view != views[0] for view in views):
+            return
+        apart = max(difference(frames[0], frames[at]) for at in np.linspace(0, len(frames) - 1, 9).astype(int))
+        if apart < self._limits.repeat_difference_max:
+            self._find("warning", "nothing_moves", "The model made a still: nothing moves from first to last.",
+                       value=apart, limit=self._limits.repeat_difference_max, show=[0, len(frames) - 1])  # fmt: skip
 
     def _swings(self, swings: list[Swing]) -> None:
         flashes = [swing for swing in swings if swing.kind == "flash"]
@@ -227,10 +283,18 @@ class _Case:
         self.findings.append(
             Finding(code=code, message=message, severity=severity, value=value, limit=limit, frame=frame, remedy=remedy)
         )
-        for number in show:
+        self._show(code, show, place)
+
+    def _show(self, code: str, numbers: Sequence[int], place: Place | None = None) -> None:
+        """Put frames onto the sheet, those that there are."""
+        for number in numbers:
             if 0 <= number < len(self._frames):
                 caption = f"frame {number}, {number / self._fps:.2f} s\n{code}"
                 self.moments.append(Moment(self._frames[number], caption, place))
+
+
+def _below(value: float, limit: float | None) -> bool:
+    return limit is not None and value < limit
 
 
 def _named(frames: Sequence[int]) -> str:

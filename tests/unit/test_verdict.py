@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from core import frames as clip_frames
-from core.camera import shoot
+from core.camera import Camera, shoot
 from core.contract import QaReport
-from core.errors import Stopped
-from core.motion import CameraPath, Easing, Rect
+from core.errors import Finding, Stopped
+from core.motion import FULL, CameraPath, Easing, Rect, on_canvas
 from core.qa.planned import Planned
 from core.qa.verdict import SHEET, QaThresholds, judge
 
@@ -242,6 +243,120 @@ def test_what_is_not_planned_is_not_judged(clean: tuple[Frames, Planned]) -> Non
     report = judge(frames, FPS, Planned(FRAMES), LIMITS)
     assert report.verdict == "pass"
     assert "first_frame_ssim" not in report.measures
+
+
+# --- a model's clip -------------------------------------------------------------------------------------------------
+
+CANVAS = (128, 224)
+"""Less than the clip's size: the model's picture is softer than the keyframe."""
+
+
+def made(camera: str = "virtual", error: float | None = 0.4, flag: float | None = 0.8) -> dict[str, Any]:
+    """What ``generate`` records of a clip."""
+    return {"camera": camera, "view": list(FULL), "width": CANVAS[0], "height": CANVAS[1],
+            "first_frame": {"ssim": 0.9, "error": error, "flag": flag}, "path_flag": 0.05}  # fmt: skip
+
+
+def perfect(path: str, record: dict[str, Any], count: int = FRAMES) -> tuple[Frames, Planned]:
+    """What a model that changes nothing makes of a still, filmed from its canvas, and its plan."""
+    picture = still(1)
+    views = list(PATHS[path].views(count))
+    canvas = Camera(picture, CANVAS).render(FULL)
+    frames = np.empty((count, SIZE[1], SIZE[0], 3), np.uint8)
+    shoot(canvas, [on_canvas(view, FULL) for view in views], frames)
+    return frames, Planned.of_model(picture, views, SIZE, record)
+
+
+def rippled(frames: Frames) -> Frames:
+    """A picture that moves a little by itself, as a model's does."""
+    number = np.arange(len(frames))[:, None, None, None]
+    row = np.arange(SIZE[1])[None, :, None, None]
+    return np.asarray((frames + 6 * np.sin(number / 3 + row / 9)).clip(0, 255), np.uint8)
+
+
+def test_a_models_first_frame_is_what_its_canvas_can_hold() -> None:
+    frames, planned = perfect("zoom in", made())
+    assert judge(rippled(frames), FPS, planned, LIMITS).reasons == []
+    assert judge(frames, FPS, planned, LIMITS).measures["first_frame_ssim"] == pytest.approx(1, abs=1e-4)
+    sharp = Planned.of(still(1), planned.views, SIZE)
+    assert float(judge(frames, FPS, sharp, LIMITS).measures["first_frame_ssim"] or 0) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("error", "flag", "verdict", "found"),
+    [
+        (0.4, 0.8, "fail", ["first_frame_other"]),
+        (None, 0.8, "flag", ["first_frame_differs"]),
+        (None, None, "pass", []),
+    ],
+)
+def test_a_models_first_frame_is_held_against_its_presets_own_limits(
+    error: float | None, flag: float | None, verdict: str, found: list[str]
+) -> None:
+    frames, planned = perfect("still", made("virtual", error, flag))
+    frames[0] = np.random.default_rng(0).integers(0, 256, frames[0].shape)
+    frames[0] = (frames[0] * (0.95 * frames[1].mean() / frames[0].mean())).clip(0, 255)
+    report = judge(rippled(frames), FPS, planned, LIMITS)
+    assert (report.verdict, codes(report)) == (verdict, found)
+    assert ("first_frame" in report.measures) == (verdict == "pass")
+    assert ("first_frame_ssim" in report.measures) == (verdict != "pass")
+
+
+def test_a_models_picture_has_its_own_light_but_is_not_black() -> None:
+    frames, planned = perfect("pan", made())
+    fading = (rippled(frames) * np.linspace(1, 0.4, FRAMES)[:, None, None, None]).astype(np.uint8)
+    assert judge(fading, FPS, planned, LIMITS).verdict == "pass"
+    assert "black_frames" in codes(judge(black_end(rippled(frames)), FPS, planned, LIMITS))
+
+
+def test_a_model_may_be_still_where_its_camera_is_but_not_all_the_time() -> None:
+    frames, planned = perfect("still", made())
+    report = judge(frames, FPS, planned, LIMITS)
+    assert (report.verdict, codes(report)) == ("flag", ["nothing_moves"])
+    moving = rippled(frames)
+    moving[12:30] = moving[12]
+    assert judge(moving, FPS, planned, LIMITS).verdict == "pass"
+
+
+@pytest.mark.parametrize(("camera", "severity"), [("virtual", "error"), ("endpoints", "warning")])
+def test_frames_that_freeze_while_the_camera_moves_are_found(camera: str, severity: str) -> None:
+    frames, planned = perfect("pan", made(camera))
+    (found,) = (reason for reason in judge(frozen(frames), FPS, planned, LIMITS).reasons if "fr" in reason.code)
+    assert (found.code, found.severity, found.frame) == ("frozen_frames", severity, 18)
+
+
+def test_what_generate_flagged_stays_flagged(tmp_path: Path) -> None:
+    frames, planned = perfect("pan", made())
+    flag = Finding(code="light_drift", message="Blue light wanders.", severity="warning", value=0.3, limit=0.15)
+    report = judge(rippled(frames), FPS, planned, LIMITS, flags=[flag], evidence=tmp_path)
+    assert (report.verdict, report.reasons, report.evidence) == ("flag", [flag], [SHEET])
+    failed = judge(black(frames), FPS, planned, LIMITS, flags=[flag])
+    assert failed.verdict == "fail"
+    assert flag in failed.reasons
+    unreadable = judge(frames.astype(np.float32), FPS, planned, LIMITS, flags=[flag])
+    assert codes(unreadable) == ["light_drift", "frame_format"]
+
+
+def test_a_models_own_move_is_measured_and_flagged_where_it_goes_astray() -> None:
+    frames, planned = perfect("pan", made("endpoints"), 9)
+    report = judge(rippled(frames), FPS, planned, LIMITS)
+    assert report.reasons == []
+    assert float(report.measures["path_error"] or 0) < 0.01
+    assert report.measures["path_measured"] == "9 of 9 frames"
+    slow = frames[np.minimum(np.arange(9), 4)]  # half the way, and no further
+    report = judge(rippled(slow), FPS, planned, LIMITS)
+    found = report.reasons[0]
+    assert (report.verdict, found.code, found.frame) == ("flag", "path_missed", 8)
+    assert found.limit == 0.05
+    assert found.value == report.measures["path_error"] == pytest.approx(0.18 / 0.7 * 0.5, abs=0.02)
+
+
+def test_a_camera_that_cannot_be_found_is_said_and_not_guessed() -> None:
+    frames, planned = perfect("pan", made("endpoints", error=None, flag=None), 9)
+    blank = np.full_like(frames, 90)
+    report = judge(rippled(blank), FPS, planned, LIMITS)
+    assert (report.verdict, codes(report)) == ("flag", ["path_unmeasured"])
+    assert (report.measures["path_error"], report.measures["path_measured"]) == (None, "0 of 9 frames")
 
 
 # --- what cannot be looked at ---------------------------------------------------------------------------------------

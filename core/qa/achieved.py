@@ -1,0 +1,132 @@
+"""Where a model's camera really was: each frame is found in the keyframe, and held against the view asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.camera import Camera
+from core.light import Frame
+from core.motion import Rect, Size
+from core.work import Report, unwatched
+
+SAMPLES = 16
+"""Frames that are looked at, spread evenly, the first and the last among them."""
+SIDE = 480
+"""Pixels of the longer side at which they are."""
+FEATURES = 500
+"""Of each picture, at most."""
+RATIO = 0.8
+"""A match counts where the next best is further away by this factor (Lowe 2004)."""
+WITHIN = 2.0
+"""Pixels of ``SIDE``. Matches that one motion explains so well go with it; what moves by itself does not."""
+MATCHES_MIN, SHARE_MIN = 12, 0.2
+"""So many matches, and this share of all, must go with it: with less the frame is not found."""
+DOUBT_MAX = 0.0015
+"""Pictures. The standard error of a corner's place; with more the frame is not found."""
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """How far the camera was from its path."""
+
+    errors: dict[int, float]
+    """By frame, in pictures: the furthest that any corner of the view asked for is from where it belongs on screen,
+    as a share of the width or the height. Frames that could not be found are left out."""
+    sampled: int
+    """Frames that were looked for."""
+
+    @property
+    def frame(self) -> int | None:
+        """The frame with the largest error; None where none was found."""
+        return max(self.errors, key=self.errors.__getitem__, default=None)
+
+    @property
+    def error(self) -> float | None:
+        """That error, to a ten-thousandth."""
+        return None if self.frame is None else round(self.errors[self.frame], 4)
+
+
+def achieved_path(frames: Frame, keyframe: Frame, views: Sequence[Rect], report: Report = unwatched) -> Achieved:
+    """Find frames, of ``(T, H, W, 3)``, in the keyframe, ``(H', W', 3)``, and compare with the ``views`` asked for.
+
+    Each is matched on its own, by SIFT, with the view of the keyframe that it ought to show; RANSAC then finds the
+    shift, turn and scale that most matches share. Nothing adds up from frame to frame, and a frame whose matches do
+    not agree is left out, not guessed. What fills most of the picture is taken for the scene, even if it moves.
+    ``report`` is called before and after every picture.
+    """
+    count, (height, width) = min(len(frames), len(views)), frames.shape[1:3]
+    shrink = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    chosen = np.unique(np.linspace(0, count - 1, SAMPLES).round().astype(int)).tolist()
+    camera = Camera(keyframe, size, [views[number] for number in chosen])
+    sift = cv2.SIFT.create(FEATURES, contrastThreshold=0.02)
+    errors = {}
+    for done, number in enumerate(chosen):
+        report(done / len(chosen))
+        asked = _features(sift, camera.render(views[number]))
+        report((done + 0.5) / len(chosen))
+        seen = _features(sift, cv2.resize(frames[number], size, interpolation=cv2.INTER_AREA))
+        error = _error(asked, seen, size)
+        if error is not None:
+            errors[number] = error
+    report(1.0)
+    return Achieved(errors, len(chosen))
+
+
+_Features = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Places, ``(N, 2)`` in pixels, and what they look like, ``(N, 128)``."""
+
+
+def _features(sift: cv2.SIFT, picture: NDArray[np.uint8]) -> _Features:
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    points, looks = sift.detectAndCompute(grey, None)
+    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    return places, np.zeros((0, 128), np.float32) if looks is None else np.asarray(looks, np.float32)
+
+
+def _error(asked: _Features, seen: _Features, size: Size) -> float | None:
+    """How far, in pictures, the corners have gone from one picture to the other; None where that is not to be had."""
+    if min(len(asked[0]), len(seen[0])) < MATCHES_MIN:
+        return None
+    best: dict[int, tuple[float, int]] = {}
+    for match, other in cv2.BFMatcher(cv2.NORM_L2).knnMatch(asked[1], seen[1], k=2):
+        known = best.get(match.trainIdx, (math.inf, 0))
+        if match.distance < min(RATIO * other.distance, known[0]):  # nothing is in two places
+            best[match.trainIdx] = match.distance, match.queryIdx
+    if len(best) < MATCHES_MIN:
+        return None
+    before, after = asked[0][[index for _, index in best.values()]], seen[0][list(best)]
+    found, agreed = cv2.estimateAffinePartial2D(
+        before, after, method=cv2.RANSAC, ransacReprojThreshold=WITHIN, maxIters=5000, confidence=0.999
+    )
+    inside = agreed.ravel().astype(bool)
+    if found is None or inside.sum() < max(MATCHES_MIN, SHARE_MIN * len(best)):
+        return None
+    motion = np.asarray(found, np.float64)
+    corners = np.array([(x, y) for x in (-0.5, size[0] - 0.5) for y in (-0.5, size[1] - 0.5)])
+    if _doubt(before[inside], after[inside], motion, corners) > DOUBT_MAX * min(size):
+        return None
+    moved = np.abs(corners @ motion[:, :2].T + motion[:, 2] - corners) / size
+    return float(moved.max())
+
+
+def _doubt(
+    before: NDArray[np.float32], after: NDArray[np.float32], motion: NDArray[np.float64], corners: NDArray[np.float64]
+) -> float:
+    """The standard error, in pixels, of where the furthest corner goes.
+
+    Of a least-squares similarity from n points of spread s about their centre, in the picture where it is less, with
+    residuals of sigma: sigma sqrt((1 + d²/s²) / n) at the distance d from that centre.
+    """
+    rest = before @ motion[:, :2].T + motion[:, 2] - after
+    sigma = max(0.3, float(np.sqrt((rest**2).sum(axis=1).mean())))  # a feature is placed to a third of a pixel
+    centre = before.mean(axis=0)
+    spread = min(float(places.var(axis=0).sum()) for places in (before, after))
+    furthest = float(((corners - centre) ** 2).sum(axis=1).max())
+    return math.inf if spread == 0 else sigma * math.sqrt((1 + furthest / spread) / len(before))
