@@ -1,6 +1,6 @@
 """Everything that would make tonight's run fail, each with its remedy."""
 
-from core.doctor import alive, boot, clock, disk, folders, gpu, link, macos, programs, watching
+from core.doctor import alive, boot, clock, disk, folders, gpu, link, macos, programs, watching, weights
 from core.doctor.examination import examine
 from core.doctor.result import Patient, Result, Verdict
 
@@ -11,6 +11,7 @@ CHECKS = (
     *watching.CHECKS,
     *programs.CHECKS,
     *gpu.CHECKS,
+    *weights.CHECKS,
     *link.CHECKS,
     *clock.CHECKS,
     *alive.CHECKS,

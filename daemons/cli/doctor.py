@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 from rich.padding import Padding
@@ -11,7 +13,10 @@ from rich.text import Text
 
 from core import doctor as checks
 from core import fsops
-from core.doctor import Patient, Result, Verdict
+from core.doctor import Patient, Result, Verdict, gpu, weights
+from core.doctor.result import Check
+from core.errors import BadSettings
+from core.generate.weights import used
 from core.settings import load_settings
 from daemons.cli.app import HERE, HomeOption, JsonOption, app, console
 
@@ -19,19 +24,35 @@ _COLOURS: dict[Verdict, str] = {"ok": "green", "warn": "yellow", "fail": "red", 
 
 
 @app.command()
-def doctor(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
+def doctor(
+    presets: Annotated[list[str] | None, typer.Argument(help="With --gpu: these presets, not those in use.")] = None,
+    home: HomeOption = HERE,
+    cards: Annotated[
+        bool, typer.Option("--gpu", metavar="", help="Only the cards, the weights, and whether presets fit.")
+    ] = False,
+    card_gib: Annotated[
+        float | None, typer.Option(min=1, help="With --gpu: whether they fit a card of so many GiB.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Look for everything that would make tonight's run fail, and say what to do about it.
 
     Run it as the user who runs the daemons. It writes probes, and takes them away again; it changes nothing.
+
+    With `--gpu` it says what each preset needs at its worst, on the card and on the host, and loads nothing.
 
     **Exit status:** 0 nothing will fail, though there may be warnings, 1 something will, 78 the settings cannot
     be used.
     """
     settings, folders = load_settings(home)
+    if not cards and (presets or card_gib is not None):
+        raise BadSettings("Presets and --card-gib are asked of --gpu: dropreel doctor --gpu.")
+    patient = Patient(settings, folders)
+    looks = _of_cards(patient, presets, card_gib) if cards else checks.CHECKS
     fsops.confine(folders.root, folders.mac.hot)
     found: list[tuple[str, Result]] = []
     with console.status("looking", spinner="line") as status:
-        for family, result in checks.examine(Patient(settings, folders), checks.CHECKS):
+        for family, result in checks.examine(patient, looks):
             found.append((family, result))
             status.update(f"looking at {family}")
     failed = any(result.verdict == "fail" for _, result in found)
@@ -42,6 +63,18 @@ def doctor(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
     else:
         _show(found)
     raise typer.Exit(int(failed))
+
+
+def _of_cards(patient: Patient, names: list[str] | None, card_gib: float | None) -> Iterable[Check]:
+    """The checks of the cards, and of these presets or those in use."""
+    known = patient.settings.presets
+    if unknown := [name for name in names or [] if name not in known]:
+        raise BadSettings(f"There is no preset '{unknown[0]}'. Choose of: {', '.join(sorted(known))}.")
+    chosen = [known[name] for name in names] if names else used(patient.settings, patient.home.root)
+    if card_gib is None:
+        yield from (check for check in gpu.CHECKS if check.look is gpu.computing)
+    yield Check("weights", "weights", lambda here: weights.judge(here, chosen))
+    yield Check("gpu", "fit", lambda here: gpu.judge(here, chosen, card_gib))
 
 
 def _show(found: list[tuple[str, Result]]) -> None:

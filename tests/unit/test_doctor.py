@@ -31,13 +31,14 @@ from core.doctor import (
     macos,
     programs,
     watching,
+    weights,
 )
 from core.doctor.mounts import mount_of, read_mount, read_mountinfo
 from core.doctor.result import Check, ago, ok
+from core.gpu import CARD_DRIVER
 from core.home import STATUS_FILE
 from core.overview import ServerStatus
 from core.rooms import PAUSED_FILE
-from core.services import plan
 from core.services.plan import Installation, Manager
 from core.services.systemd import Systemd
 from core.settings import Role, load_settings
@@ -471,7 +472,14 @@ def test_a_batch_that_a_living_server_never_answers(tmp_path: Path) -> None:
 
 # The cards
 
-needs_no_card = pytest.mark.skipif(plan.CARD_DRIVER.exists(), reason="there is a driver here")
+needs_no_card = pytest.mark.skipif(CARD_DRIVER.exists(), reason="there is a driver here")
+SVD = '[generation]\nmodel = "stable_video_diffusion_v1.1"\n'
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
 @needs_no_card
@@ -480,28 +488,50 @@ def test_no_card_is_asked_for_where_no_preset_needs_one(patient: Patient) -> Non
 
 
 @needs_no_card
-def test_a_preset_that_needs_a_card_where_there_is_none(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "presets", lambda: {"svd": {"family": "svd"}, "camera": {"family": "camera"}})
-    found = only(gpu.computing(patient))
-    assert (found.verdict, "svd cannot" in found.seen) == ("fail", True)
+def test_a_preset_that_needs_a_card_where_there_is_none(tmp_path: Path) -> None:
+    found = only(gpu.computing(make(tmp_path / "home", TINY + SVD)))
+    assert (found.verdict, "stable_video_diffusion_v1.1 cannot" in found.seen) == ("fail", True)
 
 
 @needs_no_card
-@pytest.mark.parametrize(("family", "verdict"), [("camera", "warn"), ("svd", "fail")])
+@pytest.mark.parametrize(("model", "verdict"), [("", "warn"), (SVD, "fail")])
 def test_a_card_that_computes_nothing_for_the_worker_it_is_given_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, verdict: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, verdict: str
 ) -> None:
-    patient = make(
-        tmp_path / "home", TINY + '[rooms]\nworkers = { generate = ["gpu1", "hand"], interpolate = ["gpu1"] }\n'
-    )
-    monkeypatch.setattr(gpu, "presets", lambda: {family: {"family": family}})
-    monkeypatch.setattr(plan, "CARD_DRIVER", tmp_path)  # as if a driver were loaded
+    workers = '[rooms]\nworkers = { generate = ["gpu1", "hand"], interpolate = ["gpu1"] }\n'
+    patient = make(tmp_path / "home", TINY + model + workers)
+    monkeypatch.setattr("core.gpu.CARD_DRIVER", tmp_path)  # as if a driver were loaded
     found = {result.name: result for result in gpu.computing(patient)}
     assert {name: result.verdict for name, result in found.items()} == {"card 1": verdict, "workers": "skipped"}
     assert found["card 1"].seen.startswith("generate@gpu1, interpolate@gpu1: CUDA_VISIBLE_DEVICES=1 gives this worker")
     lock = fsops.hold(patient.home.gpu.rooms / "generate" / "active" / "gpu1")
     assert verdicts(gpu.computing(patient))["workers"] == "warn"
     os.close(lock)
+
+
+def test_weights_that_are_not_here(tmp_path: Path, patient: Patient) -> None:
+    assert only(weights.there(patient)).verdict == "skipped"
+    found = only(weights.there(make(tmp_path / "svd", TINY + SVD)))
+    assert (found.name, found.verdict) == ("stable_video_diffusion_v1.1", "fail")
+    assert str(tmp_path / "svd" / "weights" / "stabilityai") in found.seen
+
+
+@pytest.mark.parametrize(("gib", "verdict"), [(80, "ok"), (15, "warn"), (4, "fail")])
+def test_whether_a_preset_fits_a_card(patient: Patient, gib: float, verdict: str) -> None:
+    chosen = patient.settings.presets["stable_video_diffusion_v1.1"]
+    found = {result.name: result for result in gpu.judge(patient, [chosen], gib)}
+    assert found["stable_video_diffusion_v1.1: card"].verdict == verdict
+    assert "activations" in found["stable_video_diffusion_v1.1: card"].seen
+    assert found["stable_video_diffusion_v1.1: host"].verdict == "skipped"  # it is another machine's
+
+
+def test_the_workers_share_the_hosts_memory(tmp_path: Path, patient: Patient) -> None:
+    two = TINY + SVD + '[rooms]\nworkers = { generate = ["gpu0", "gpu1"] }\n'
+    patients = [make(tmp_path / "one", TINY + SVD), make(tmp_path / "two", two)]
+    seen = [{result.name: result.seen for result in gpu.fitting(each)} for each in patients]
+    needs = [float(each["stable_video_diffusion_v1.1: host"].split()[0]) for each in seen]
+    assert needs[1] == pytest.approx(2 * needs[0], abs=0.2)
+    assert list(gpu.fitting(patient)) == []
 
 
 # The services
