@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from core.errors import BadSettings
 from core.generate.family import Family
-from core.generate.presets import Preset, Source
+from core.generate.presets import Preset
 from core.generate.weights import Located
 
 diffusers: Any = importlib.import_module("diffusers")  # neither is typed
@@ -25,9 +25,13 @@ def load_model(preset: Preset, kind: Family, located: Located, device: torch.dev
     Raises ``BadSettings`` where the preset asks for what these weights do not have, and what diffusers raises.
     """
     dtype = DTYPES[preset.dtype]
-    given: dict[str, Any] = dict.fromkeys((*kind.encoders, *kind.unused)) | {
-        name: _component(name, source, preset, located) for name, source in preset.components.items()
-    }
+    given: dict[str, Any] = dict.fromkeys((*kind.encoders, *kind.unused))
+    narrow = [name for name, kept in preset.memory.items() if kept.storage == "fp8"]
+    changed = {lora.component for lora in preset.loras}
+    for name in {*preset.components, *narrow}:  # one at a time: all of them wide would fill the host's memory
+        given[name] = _component(name, preset, located)
+        if name in narrow and name not in changed:
+            given[name].enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
     pipe = _pipeline(kind, preset, located, given)
     _on(pipe, device)
     if preset.schedule.scheduler or preset.schedule.shift or preset.schedule.sigmas:
@@ -37,12 +41,23 @@ def load_model(preset: Preset, kind: Family, located: Located, device: torch.dev
         pipe.load_lora_weights(file.parent, weight_name=file.name, local_files_only=True, **into_second)
         pipe.fuse_lora(components=[lora.component], lora_scale=lora.weight)
         pipe.unload_lora_weights()
+    for name in changed.intersection(narrow):
+        pipe.components[name].enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
     for name, kept in preset.memory.items():
-        if name not in pipe.components:
-            raise BadSettings(f"Preset '{preset.name}': memory.{name}: these weights have no such component. They "
-                              f"have: {', '.join(pipe.components)}.")  # fmt: skip
-        if kept.storage == "fp8":
-            pipe.components[name].enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
+        if not isinstance(pipe.components.get(name), torch.nn.Module):
+            raise _no_component(name, preset, pipe.components)
+        if kept.storage == "fp8_matmul":
+            _multiply_as_fp8(pipe.components[name], preset, device)
+    _add(pipe, preset, located, device)
+    for name in kind.denoisers:
+        if (denoiser := getattr(pipe, name, None)) is not None:
+            _prepare(denoiser, preset)
+    return pipe
+
+
+def _add(pipe: Any, preset: Preset, located: Located, device: torch.device) -> None:
+    """What comes after the steps, or between them: tiles, a tiny decoder, an upsampler."""
+    dtype = DTYPES[preset.dtype]
     if preset.vae_tiling:
         pipe.vae.enable_tiling()
     if preset.tiny_decoder is not None and located.tiny_decoder is not None:
@@ -55,10 +70,6 @@ def load_model(preset: Preset, kind: Family, located: Located, device: torch.dev
         )
         pipe.upsample = diffusers.LTXLatentUpsamplePipeline(vae=pipe.vae, latent_upsampler=upsampler)
         _on(pipe.upsample, device)
-    for name in kind.denoisers:
-        if (denoiser := getattr(pipe, name, None)) is not None:
-            _prepare(denoiser, preset)
-    return pipe
 
 
 def load_encoders(preset: Preset, kind: Family, located: Located, device: torch.device) -> Any:
@@ -95,21 +106,43 @@ def _pipeline(kind: Family, preset: Preset, located: Located, given: dict[str, A
     )
 
 
-def _component(name: str, source: Source, preset: Preset, located: Located) -> torch.nn.Module:
-    """A component that comes from elsewhere than the preset's own weights."""
+def _component(name: str, preset: Preset, located: Located) -> Any:
+    """One component, on the host: the preset's own weights' or one from elsewhere."""
     index = diffusers.DiffusionPipeline.load_config(located.weights, local_files_only=True)
+    if name not in index:
+        raise _no_component(name, preset, [each for each, made in index.items() if isinstance(made, list)])
     library, made = index[name]
-    cls: Any = getattr(diffusers, made) if library == "diffusers" else getattr(__import__(library), made)
-    dtype = DTYPES[preset.vae_dtype if name == "vae" else preset.dtype]
-    place: Path = located.components[name]
+    cls = getattr(diffusers if library == "diffusers" else transformers, made)
+    given = {"dtype": DTYPES[preset.vae_dtype if name == "vae" else preset.dtype], "local_files_only": True}
+    source = preset.components.get(name)
+    if source is None:
+        whole = given | {"subfolder": name, "variant": located.variant, "use_safetensors": True}
+        return cls.from_pretrained(located.weights, **whole)
+    place = located.components[name]
     if source.file:
-        module = cls.from_single_file(
-            str(place), config=str(located.weights), subfolder=source.config, dtype=dtype, local_files_only=True
-        )
-    else:
-        module = cls.from_pretrained(place, dtype=dtype, local_files_only=True, use_safetensors=True)
-    assert isinstance(module, torch.nn.Module)  # noqa: S101 - what every model class of both libraries is
-    return module
+        return cls.from_single_file(str(place), config=str(located.weights), subfolder=source.config, **given)
+    return cls.from_pretrained(place, use_safetensors=True, **given)
+
+
+def _no_component(name: str, preset: Preset, there: Iterable[str]) -> BadSettings:
+    return BadSettings(f"Preset '{preset.name}': '{name}' is no component of these weights. They have: "
+                       f"{', '.join(there)}.")  # fmt: skip
+
+
+def _multiply_as_fp8(module: torch.nn.Module, preset: Preset, device: torch.device) -> None:
+    """Have the linear layers of a component multiply in float8, one scale a row."""
+    capable = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if capable < (8, 9):
+        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs a card of compute capability 8.9 or "
+                          f"more; this is {device}. Say \"fp8\", which only stores so, or \"as_is\".")  # fmt: skip
+    try:
+        quantization: Any = importlib.import_module("torchao.quantization")
+    except ImportError as error:
+        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs torchao ({error}). Install it: "
+                          "pip install 'dropreel[gpu,fp8]'.") from error  # fmt: skip
+    module.to(device)  # it is quantised where it will work, and stays
+    rows = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
+    quantization.quantize_(module, rows)
 
 
 def _on(pipe: Any, device: torch.device) -> None:
@@ -131,7 +164,13 @@ def _scheduler(preset: Preset, own: Any) -> Any:
         return cls.from_config(own.config, **{key: value for key, value in changed.items() if key in known})
 
     class Exact(diffusers.FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # not typed
-        def set_timesteps(self, _steps: int | None = None, device: Any = None, **_others: Any) -> None:
+        def set_timesteps(
+            self,
+            steps: int | None = None,  # noqa: ARG002 - these levels, whatever a pipeline asks for
+            device: Any = None,
+            sigmas: Any = None,  # noqa: ARG002 - named, for pipelines look whether it is
+            **_others: Any,
+        ) -> None:
             super().set_timesteps(sigmas=list(schedule.sigmas), device=device)
 
     return Exact(shift=schedule.shift or 1.0, num_train_timesteps=own.config.num_train_timesteps)

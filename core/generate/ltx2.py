@@ -67,7 +67,7 @@ class Ltx2(Family):
             "num_inference_steps": plan.steps,
             "guidance_scale": plan.guidance,
             "audio_guidance_scale": plan.guidance,
-            "frame_rate": float(plan.rate),
+            "frame_rate": float(preset.rate),
         }
         return chosen | sound | arguments
 

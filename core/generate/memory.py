@@ -313,13 +313,15 @@ def _on_the_host(
     those that are converted, quantised or pinned are each worker's own.
     """
     loading, working, shared = {"worker": WORKER_BYTES}, {"worker": WORKER_BYTES}, {}
+    widest = 0.0
     for name, part in own.items():
         loaded, room = _loaded(preset, name, part), rooms[name]
         as_filed = abs(part.file_bytes - loaded) <= 0.02 * loaded
-        if not as_filed:
-            loading[name] = loaded
-        elif room.storage != "as_is":
+        if room.storage != "as_is":
             loading[name] = _stored(preset, name, part)
+            widest = max(widest, 0.0 if as_filed else loaded - loading[name])
+        elif not as_filed:
+            loading[name] = loaded
         if room.residency == "card":
             continue
         pinned = room.residency == "turn" and room.host == "pinned"
@@ -327,6 +329,8 @@ def _on_the_host(
             shared[name] = float(part.file_bytes)
         if pinned or not (as_filed and room.storage == "as_is"):
             working[name] = _stored(preset, name, part)
+    if widest:  # they are narrowed one at a time
+        loading["a component as it is narrowed"] = widest
     phases = {"loading": loading, "working": working}
     if encoders and preset.text_encoder != "card":
         phases["encoding prompts"] = working | encoders

@@ -102,6 +102,15 @@ def test_what_is_converted_is_each_workers_own_already_while_loading() -> None:
     assert "transformer" not in found.shared
 
 
+def test_what_is_narrowed_is_wide_one_component_at_a_time() -> None:
+    wide = {name: PARTS[name]._replace(file_bytes=56_000_000_000) for name in ("transformer", "transformer_2")}
+    narrow = TURNS.replace("as_is", "fp8")
+    found = forecast(preset(f"memory = {{ transformer = {narrow}, transformer_2 = {narrow} }}"), family("wan"), WAN,
+                     PARTS | wide, CLIP)  # fmt: skip
+    each = 14e9 * memory.QUANTISED_BYTES
+    assert sum(found.host_phases["loading"].values()) == pytest.approx(memory.WORKER_BYTES + each + 28e9)
+
+
 def test_blocks_and_layers() -> None:
     found = of('memory = { transformer = { residency = "blocks" }, transformer_2 = { storage = "fp8" } }')
     phase = found.card_phases["denoising"]
