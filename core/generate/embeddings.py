@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,8 @@ class EmbeddingCache:
             found: Embeddings = load(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
             return None
-        path.touch()
+        with contextlib.suppress(FileNotFoundError):  # another worker's, which lets the least used go
+            os.utime(path)
         return found
 
     def put(self, key: str, embeddings: Embeddings) -> None:
@@ -43,8 +46,11 @@ class EmbeddingCache:
         fsops.write(
             self._path(key), save({name: t.cpu().contiguous() for name, t in embeddings.items()}), durable=False
         )
-        newest = sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in newest[KEPT:]:
+        used: dict[Path, int] = {}
+        for path in self._folder.glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):
+                used[path] = path.stat().st_mtime_ns
+        for path in sorted(used, key=used.__getitem__, reverse=True)[KEPT:]:
             fsops.remove(path)
 
     def _path(self, key: str) -> Path:

@@ -34,6 +34,8 @@ class Family(ABC):
     has_prompt: ClassVar[bool] = True
     takes_last: ClassVar[bool] = False
     """Whether it can be given the last frame too."""
+    one_dtype: ClassVar[bool] = False
+    """Whether its decoder is of the model's own dtype, whatever one wishes."""
     call_keys: ClassVar[frozenset[str]] = frozenset()
     """The keys that a preset's ``call`` may hold."""
 
@@ -77,7 +79,7 @@ class Family(ABC):
         """Make the clip; what the pipeline returns."""
         return pipe(**arguments)
 
-    def decode(self, pipe: Any, output: Any) -> torch.Tensor:
+    def decode(self, pipe: Any, output: Any) -> torch.Tensor:  # noqa: ARG002 - some families need it
         """The frames of a pipeline's output, ``(T, 3, H, W)``, float, 0..1, still on the card."""
         frames: torch.Tensor = output.frames[0]
         return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.errors import Cancelled, DropreelError, MustRestart, Stopped
+from core.errors import BadSettings, Cancelled, DropreelError, MustRestart, Stopped
 from core.generate.embeddings import EmbeddingCache, embedding_key
 from core.generate.family import Embeddings, family
 from core.generate.loading import load_encoders, load_model, versions
@@ -23,12 +24,15 @@ from core.generate.plan import Plan
 from core.generate.presets import Preset
 from core.generate.progress import Progress, watch_denoiser, watch_other
 from core.generate.residency import Residency, watch_entries
-from core.generate.turns import Abandoned, Turns
+from core.generate.turns import Turns, forget_variables
 from core.generate.weights import Located, fingerprint
 from core.work import Report, unwatched
 
 Pixels = NDArray[np.uint8]
 NATIVE = "native"
+NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+CARD_LOST = ("CUDA error", "CUDA driver error", "cuDNN error")
+"""What torch says where it raises a plain RuntimeError; the first are looked for first."""
 
 
 class NotFinite(DropreelError):
@@ -74,9 +78,10 @@ class Made:
     _arrived: torch.cuda.Event | None
 
     def frames(self) -> Pixels:
-        """``(T, H, W, 3)`` uint8 RGB; waits until they have all arrived."""
+        """``(T, H, W, 3)`` uint8 RGB; waits until they have all arrived. Raises ``CardLost``."""
         if self._arrived is not None:
-            self._arrived.synchronize()
+            with _meaning():
+                self._arrived.synchronize()
         found: Pixels = self._host.numpy()
         return found
 
@@ -92,7 +97,10 @@ class Generator:
     """One model, loaded, on one device."""
 
     def __init__(self, preset: Preset, located: Located, device: torch.device, cache: Path) -> None:
-        """Loads the model; ``cache`` is the folder of prompt embeddings. Raises what ``load_model`` does."""
+        """Loads the model; ``cache`` is the folder of prompt embeddings.
+
+        Raises what ``load_model`` does, ``OutOfMemory`` and ``CardLost``.
+        """
         begun = time.perf_counter()
         self.preset = preset
         self.device = device
@@ -102,10 +110,14 @@ class Generator:
         self._embeddings = EmbeddingCache(cache)
         self._encoder_hash = ""
         self._encoders: Any = None
-        self._leaner = False
+        self._unencoded: dict[str, Exception] = {}
+        """The prompts that could not be encoded, by key, and why."""
+        self.leaner = False
+        """Whether it was out of memory, and asks for as little of it as there is a way to."""
         self._now = _Now()
         self._turns: Turns[Made] | None = None
-        self._pipe = load_model(preset, self._kind, located, device)
+        with _meaning():
+            self._pipe = load_model(preset, self._kind, located, device)
         modules = {name: made for name, made in self._pipe.components.items() if isinstance(made, torch.nn.Module)}
         if (upsample := getattr(self._pipe, "upsample", None)) is not None:
             modules["latent_upsampler"] = upsample.latent_upsampler
@@ -113,48 +125,94 @@ class Generator:
             watch_entries(module, partial(self._need, name))
             watch = watch_denoiser if name in self._kind.denoisers else watch_other
             watch(module, lambda: self._now.progress)
-        self.residency = Residency(modules, preset.memory, device)
+        self._pipe.vae.decoder.register_forward_hook(_must_be_finite)
+        with _meaning():
+            self.residency = Residency(modules, preset.memory, device)
         self.load_seconds = time.perf_counter() - begun
 
-    def encode(self, jobs: Sequence[Job]) -> int:
-        """Encode the prompts that are not on disk yet, all in one phase; how many there were."""
-        if not self._kind.has_prompt:
-            return 0
-        missing = {key: job for job in jobs if self._embeddings.get(key := self._key(job)) is None}
+    def encode(self, jobs: Sequence[Job], ahead: Callable[[], Sequence[Job]] = tuple) -> int:
+        """Encode the prompts of ``jobs`` that are not on disk yet, in one phase; how many were encoded.
+
+        Where there are any, those of ``ahead`` are encoded with them. A prompt that cannot be encoded is its own clip's
+        failure, and raised where that is made. Raises ``Stopped``, ``OutOfMemory`` and ``CardLost``.
+        """
+        missing = self._missing(jobs)
         if not missing:
             return 0
+        try:
+            return self._encode(missing, self._missing(ahead()))
+        except OutOfMemory:
+            if self.leaner:
+                raise
+            self._make_leaner()
+            return self._encode(missing, {})
+
+    def _missing(self, jobs: Sequence[Job]) -> dict[str, Job]:
+        if not self._kind.has_prompt:
+            return {}
+        keys = {self._key(job): job for job in jobs}
+        return {key: job for key, job in keys.items() if key not in self._unencoded and not self._embeddings.get(key)}
+
+    def _encode(self, needed: dict[str, Job], ahead: dict[str, Job]) -> int:
         place = self.device if self.preset.text_encoder != "cpu" else torch.device("cpu")
-        if self.preset.text_encoder == "turn":
+        if self.leaner or self.preset.text_encoder == "turn":
             self.residency.clear()
-        encoders = self._encoders or load_encoders(self.preset, self._kind, self._located, place)
-        for key, job in missing.items():
-            job.report(0.0)
-            with torch.no_grad():
-                self._embeddings.put(key, self._kind.embed(encoders, job.plan, job.picture, place))
-        self._encoders = encoders if self.preset.text_encoder == "card" else None
+        encoded = 0
+        with _meaning(), torch.no_grad():
+            encoders = self._encoders or load_encoders(self.preset, self._kind, self._located, place)
+            for key, job in (ahead | needed).items():
+                try:
+                    with _meaning(), contextlib.suppress(Cancelled):  # which the clip's own steps will raise
+                        job.report(0.0)
+                    with _meaning():
+                        self._embeddings.put(key, self._kind.embed(encoders, job.plan, job.picture, place))
+                    encoded += 1
+                except (Stopped, MustRestart):
+                    raise
+                except Exception as error:
+                    forget_variables(error)
+                    if key in needed and isinstance(error, OutOfMemory):
+                        raise
+                    if key in needed:
+                        self._unencoded[key] = error
+        self._encoders = encoders if self.preset.text_encoder == "card" and not self.leaner else None
         del encoders
         self._sweep()
-        return len(missing)
+        return encoded
 
     def run(
         self, jobs: Sequence[Job], running: Callable[[Job | None], None] = lambda _job: None
     ) -> Iterator[tuple[Job, Made | Exception]]:
         """Make clips, and yield each as it is done, with its frames or with why there are none.
 
+        A clip that could not be made for want of memory, or by the attention backend's fault, is made once again when
+        the others are done, as this generator makes all clips from then on: ``leaner``, or with native attention.
+
         ``running`` hears which clip's steps run from now on: in a round of several they alternate. A failure is the
         clip's own; ``Stopped``, ``CardLost`` and what breaks the generator itself end the round and are raised.
         """
         self.encode(jobs)
-        again = []
+        again: list[Job] = []
+        remedies: dict[Callable[[], None], None] = {}
         for job, made in self._round(jobs, running):
-            if isinstance(made, OutOfMemory) and not self._leaner:
-                again.append(job)
-            else:
+            if (remedy := self._remedy(made)) is None:
                 yield job, made
-        if again:
-            self._make_leaner()
-            for job in again:
-                yield from self._round([job], running)
+            else:
+                again.append(job)
+                remedies[remedy] = None
+        for remedy in remedies:
+            remedy()
+        for job in again:
+            yield from self.run([job], running)
+
+    def _remedy(self, made: Made | Exception) -> Callable[[], None] | None:
+        """What may make a clip that failed; each is tried once in a generator's life."""
+        if isinstance(made, OutOfMemory) and not self.leaner:
+            return self._make_leaner
+        # The backend is the first suspect; one that cannot do what this model asks of it, a mask, says ValueError.
+        if isinstance(made, (NotFinite, Blank, ValueError)) and self.attention != NATIVE:
+            return self._use_native_attention
+        return None
 
     def _round(
         self, jobs: Sequence[Job], running: Callable[[Job | None], None]
@@ -164,51 +222,37 @@ class Generator:
             [partial(self._make, job, len(jobs)) for job in jobs],
             lambda number: running(None if number is None else jobs[number]),
         )
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         for number, made in turns.run():
-            if isinstance(made, (Stopped, CardLost, Abandoned)) or not isinstance(made, (Made, Exception)):
-                raise made
             if isinstance(made, Exception):
                 self._sweep()
             yield jobs[number], made
 
     def _make(self, job: Job, together: int) -> Made:
-        try:
-            return self._attempt(job, together)
-        except (NotFinite, Blank):
-            if self.attention == NATIVE:
-                raise
-            self._use_attention(NATIVE)  # the backend is the first suspect; this worker uses it no more
-            return self._attempt(job, together)
-
-    def _attempt(self, job: Job, together: int) -> Made:
         """One clip, in whatever thread runs it."""
         kind, plan = self._kind, job.plan
         swaps, begun = self.residency.swaps, time.perf_counter()
         self._now.progress = Progress(job.report, kind.forwards(plan, self.preset))
         arguments = kind.call(plan, self.preset, job.picture, job.last) | self._embedded(job)
         arguments |= {"generator": torch.Generator("cpu").manual_seed(plan.seed), "output_type": "pt"}
-        try:
+        with _meaning(), torch.no_grad():
             pipe = self._own_pipe()
-            with torch.no_grad():
-                frames = kind.decode(pipe, kind.run(pipe, arguments, self.preset))
-                host, arrived = self._to_host(frames, job)
-        except (Stopped, Cancelled, Abandoned, DropreelError):
-            raise
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{OutOfMemory.__doc__} {error}") from error
-        except RuntimeError as error:
-            raise _what_it_means(error) from error
+            frames = kind.decode(pipe, kind.run(pipe, arguments, self.preset))
+            host, arrived = self._to_host(frames, job)
         record = {
             "card": _name_of(self.device),
             "dtype": self.preset.dtype,
             "attention": self.attention,
             "together": together,
-            "leaner": self._leaner,
+            "leaner": self.leaner,
             "swaps": self.residency.swaps - swaps,
             "make_seconds": round(time.perf_counter() - begun, 3),
             "weights": self._located.origins(),
             "versions": versions(),
         }
+        if self.attention != self.preset.attention:
+            record["attention_given_up"] = self.preset.attention
         if self.device.type == "cuda":
             record["memory"] = {"peak_gib": round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)}
         return Made(record, host, arrived)
@@ -233,9 +277,11 @@ class Generator:
         return host, arrived
 
     def _own_pipe(self) -> Any:
-        """The pipeline with a scheduler of its own: a scheduler remembers where in its steps it is."""
+        """The pipeline with a scheduler and a guider of its own: they remember where in its steps a clip is."""
         pipe = copy.copy(self._pipe)
-        pipe.scheduler = copy.deepcopy(self._pipe.scheduler)
+        for name in ("scheduler", "guider"):
+            if (own := getattr(self._pipe, name, None)) is not None:
+                setattr(pipe, name, copy.deepcopy(own))
         return pipe
 
     def _need(self, component: str) -> None:
@@ -252,24 +298,27 @@ class Generator:
     def _embedded(self, job: Job) -> Embeddings:
         if not self._kind.has_prompt:
             return {}
-        found = self._embeddings.get(self._key(job))
+        key = self._key(job)
+        if (failure := self._unencoded.pop(key, None)) is not None:
+            raise failure
+        found = self._embeddings.get(key)
         if found is None:
             raise DropreelError("The prompt's embeddings went from the cache while they were needed.")
         return {name: tensor.to(self.device) for name, tensor in found.items()}
 
     def _make_leaner(self) -> None:
-        """Ask for as little of the card as there is a way to: everything takes turns, and the decoder works in tiles."""
-        self._leaner = True
+        """Ask for as little of the card as there is a way to: everything takes turns, the decoder works in tiles."""
+        self.leaner = True
         if callable(tile := getattr(self._pipe.vae, "enable_tiling", None)):
             tile()
         self.residency.all_turn()
         self._sweep()
 
-    def _use_attention(self, name: str) -> None:
-        self.attention = name
+    def _use_native_attention(self) -> None:
+        self.attention = NATIVE
         for denoiser in self._kind.denoisers:
             if (module := getattr(self._pipe, denoiser, None)) is not None:
-                module.set_attention_backend(name)
+                module.set_attention_backend(NATIVE)
 
     def _sweep(self) -> None:
         """After a failure or a phase: what diffusers remembers of a broken run, and memory that nothing uses."""
@@ -278,22 +327,53 @@ class Generator:
             torch.cuda.empty_cache()
 
 
-def device_here() -> torch.device:
-    """The best device that this process sees: a CUDA card, Apple's, or the processor."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def device_here(wanted: str = "auto") -> torch.device:
+    """What models run on here: the best that this process sees, or the one that is ``wanted``.
+
+    Raises ``BadSettings`` where that is not to be had.
+    """
+    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, there in seen.items() if there))
+    if not seen[wanted]:
+        raise BadSettings(f"generation.device: torch {torch.__version__} sees no {wanted} here. It sees: "
+                          f"{', '.join(name for name, there in seen.items() if there)}.")  # fmt: skip
+    return torch.device(wanted)
+
+
+def limit_card_memory(device: torch.device, gib: float | None) -> None:
+    """Let this process use no more of a CUDA card than so much: as if the card were smaller."""
+    if device.type == "cuda" and gib is not None:
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / whole), device)
+
+
+def card_memory(device: torch.device, gib: float | None) -> float:
+    """The bytes of a CUDA card that this process may use."""
+    whole = float(torch.cuda.get_device_properties(device).total_memory)
+    return whole if gib is None else min(whole, gib * 2**30)
 
 
 def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _what_it_means(error: RuntimeError) -> Exception:
-    """A RuntimeError of torch, as what it is: no memory, a card that is lost, or a failure like any other."""
-    said = str(error)
-    if "can't allocate memory" in said or "out of memory" in said:
-        return OutOfMemory(f"{OutOfMemory.__doc__} {said}")
-    if "CUDA error" in said or "cuDNN error" in said:
-        return CardLost(f"{CardLost.__doc__} {said}")
-    return error
+def _must_be_finite(_module: torch.nn.Module, _args: Any, made: Any) -> None:
+    """Look at what a decoder made before it is cut to what can be shown, when infinite is only white."""
+    pictures = made[0] if isinstance(made, tuple) else made
+    if not bool(torch.isfinite(pictures).all()):
+        raise NotFinite
+
+
+@contextlib.contextmanager
+def _meaning() -> Iterator[None]:
+    """Raise a RuntimeError of torch's as what it is: no memory, a card that is lost, or a failure like any other."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY):
+            raise OutOfMemory(f"{OutOfMemory.__doc__} {said}") from error
+        if any(words in said for words in CARD_LOST):
+            raise CardLost(f"{CardLost.__doc__} {said}") from error
+        raise

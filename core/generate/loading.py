@@ -10,7 +10,7 @@ import torch
 
 from core.errors import BadSettings
 from core.generate.family import Family
-from core.generate.presets import Preset
+from core.generate.presets import Preset, Schedule
 from core.generate.weights import Located
 
 diffusers: Any = importlib.import_module("diffusers")  # neither is typed
@@ -34,7 +34,7 @@ def load_model(preset: Preset, kind: Family, located: Located, device: torch.dev
             given[name].enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
     pipe = _pipeline(kind, preset, located, given)
     _on(pipe, device)
-    if preset.schedule.scheduler or preset.schedule.shift or preset.schedule.sigmas:
+    if preset.schedule != Schedule():
         pipe.scheduler = _scheduler(preset, pipe.scheduler)
     for lora, file in zip(preset.loras, located.loras, strict=True):
         into_second = {"load_into_transformer_2": True} if lora.component == "transformer_2" else {}
@@ -65,7 +65,8 @@ def _add(pipe: Any, preset: Preset, located: Located, device: torch.device) -> N
 
         put_into(pipe, load_decoder(located.tiny_decoder, dtype))
     if preset.upsampler is not None and located.upsampler is not None:
-        upsampler = diffusers.LTXLatentUpsamplerModel.from_pretrained(
+        ltx = importlib.import_module("diffusers.pipelines.ltx")  # where it is public
+        upsampler = ltx.LTXLatentUpsamplerModel.from_pretrained(
             located.upsampler, dtype=dtype, local_files_only=True, use_safetensors=True
         )
         pipe.upsample = diffusers.LTXLatentUpsamplePipeline(vae=pipe.vae, latent_upsampler=upsampler)
@@ -157,6 +158,8 @@ def _on(pipe: Any, device: torch.device) -> None:
 def _scheduler(preset: Preset, own: Any) -> Any:
     """The preset's scheduler; one of exact levels takes no others, whatever number of steps it is asked for."""
     schedule = preset.schedule
+    if schedule.timesteps:  # these are given as they are; a shift of the repository's own would not fit them
+        return diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=own.config.num_train_timesteps)
     cls = getattr(diffusers, schedule.scheduler) if schedule.scheduler else type(own)
     if not schedule.sigmas:
         changed = {} if schedule.shift is None else {"shift": schedule.shift, "flow_shift": schedule.shift}
@@ -177,8 +180,7 @@ def _scheduler(preset: Preset, own: Any) -> Any:
 
 
 def _prepare(denoiser: Any, preset: Preset) -> None:
-    if preset.attention != "native":
-        denoiser.set_attention_backend(preset.attention)
+    denoiser.set_attention_backend(preset.attention)  # native too: diffusers keeps the last one that was set anywhere
     if preset.cache is not None:
         denoiser.enable_cache(diffusers.FirstBlockCacheConfig(threshold=preset.cache.threshold))
     if preset.compile:

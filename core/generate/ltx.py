@@ -21,6 +21,7 @@ class Ltx(Family):
     """Of 32, the model's own, twice: two passes begin at half the size."""
     frame_step: ClassVar = 8
     takes_last: ClassVar = True
+    one_dtype: ClassVar = True
     call_keys: ClassVar = frozenset({"decode_timestep", "decode_noise_scale", "image_cond_noise_scale"})
     pipeline: ClassVar = "LTXConditionPipeline"
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.generate.memory import refuse_if_too_large
 from core.generate.presets import Preset
 from core.generate.weights import locate
 from core.settings import Settings
@@ -36,15 +37,29 @@ class Models:
         return self._generator.preset.name if self._generator is not None else ""
 
     def get(self, preset: Preset) -> Generator:
-        """The generator of a preset, loaded now if it was not. Raises ``Refused`` where weights are missing."""
-        if self._generator is None or self._generator.preset != preset:
-            found = locate(preset, self._settings.generation, self._root)
-            from core.generate.generator import Generator, device_here
+        """The generator of a preset, loaded now if it was not.
 
+        Raises ``Refused`` where weights are missing, or where the card cannot hold what the preset's plan needs.
+        """
+        if self._generator is None or self._generator.preset != preset:
+            files = locate(preset, self._settings.generation, self._root)
+            from core.generate.generator import Generator, card_memory, device_here, limit_card_memory
+
+            device = device_here(self._settings.generation.device)
+            limit_card_memory(device, self._settings.generation.memory_gib)
+            if device.type == "cuda":
+                refuse_if_too_large(preset, files.found, card_memory(device, self._settings.generation.memory_gib))
             self._generator = None  # before the next one comes: two do not fit
             gc.collect()
-            self._generator = Generator(preset, found, device_here(), self._state / "embeddings")
+            self._generator = Generator(preset, files, device, self._state / "embeddings")
         return self._generator
+
+    def gain_from_rehearsal(self, preset: Preset) -> bool:
+        """Whether a first clip takes longer than the others. Raises ``Refused`` where weights are missing."""
+        locate(preset, self._settings.generation, self._root)
+        from core.generate.generator import device_here
+
+        return preset.compile or device_here(self._settings.generation.device).type == "cuda"
 
 
 def host_bytes() -> int:

@@ -116,7 +116,8 @@ class Memory(Table):
     residency: Literal["card", "turn", "blocks"] = "card"
     """``card``: it stays; ``turn``: it is on the card while it works; ``blocks``: only the block that works is."""
     host: Literal["mapped", "pinned"] = "mapped"
-    """For ``turn``: kept as the file's own pages, shared by all workers, or in page-locked memory, faster to copy."""
+    """For ``turn`` and ``blocks``: kept as the file's own pages, which all workers share, or in page-locked memory,
+    which is faster to copy."""
 
     @model_validator(mode="after")
     def _is_one_mechanism(self) -> Self:
@@ -314,6 +315,9 @@ class Preset(Table):
                              f"{', '.join(sorted(kind.call_keys)) or 'none'}")  # fmt: skip
         if self.camera == "endpoints" and not kind.takes_last:
             raise ValueError(f'camera: the family "{self.family}" takes no last frame, which endpoints gives it')
+        if kind.one_dtype and self.vae_dtype != self.dtype:
+            raise ValueError(f"vae_dtype: the family '{self.family}' hands its decoder what the model made, so it is "
+                             f'dtype\'s: "{self.dtype}"')  # fmt: skip
         if self.upsampler is not None and self.family != "ltx":
             raise ValueError('upsampler: only the family "ltx" makes two passes')
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,31 +20,40 @@ class Progress:
         self._report = report
         self._forwards = max(forwards, 1)
         self._begun = 0
+        self._blocks = 0
         self._others = 0
 
     def forward(self) -> None:
         """A denoiser begins to run."""
         self._begun += 1
-        self.block(0.0)
+        self._blocks = 0
+        self._steps(0.0)
 
-    def block(self, share: float) -> None:
-        """A denoiser is so far, 0..1, through its blocks. Raises what ``report`` does."""
-        done = min(1.0, (max(self._begun, 1) - 1 + share) / self._forwards)
-        self._report(BEFORE + (AFTER - BEFORE) * done)
+    def block(self, count: int) -> None:
+        """The next of a denoiser's ``count`` blocks begins to run. Raises what ``report`` does."""
+        self._steps(min(1.0, self._blocks / count))
+        self._blocks += 1
 
     def other(self) -> None:
         """A layer of an encoder or decoder begins to run; nobody knows how many will."""
         self._others += 1
+        if 0 < self._begun < self._forwards:  # between two passes
+            self._steps(1.0)
+            return
         low, high = (AFTER, 1.0) if self._begun else (0.0, BEFORE)
         self._report(low + (high - low) * (1 - 0.99**self._others))
+
+    def _steps(self, share: float) -> None:
+        done = min(1.0, (max(self._begun, 1) - 1 + share) / self._forwards)
+        self._report(BEFORE + (AFTER - BEFORE) * done)
 
 
 def watch_denoiser(module: torch.nn.Module, now: Callable[[], Progress]) -> None:
     """Report from before every block of a component that runs once a step."""
     module.register_forward_pre_hook(_before(lambda: now().forward()))
     blocks = _blocks(module)
-    for number, block in enumerate(blocks):
-        block.register_forward_pre_hook(_before(partial(lambda share: now().block(share), number / len(blocks))))
+    for block in blocks:
+        block.register_forward_pre_hook(_before(lambda: now().block(len(blocks))))
 
 
 def watch_other(module: torch.nn.Module, now: Callable[[], Progress]) -> None:
@@ -67,5 +75,8 @@ def _blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
     """What a component repeats: the members of its outermost lists of modules."""
     found: list[torch.nn.Module] = []
     for child in module.children():
-        found += list(child) if isinstance(child, torch.nn.ModuleList) else _blocks(child)
+        if isinstance(child, torch.nn.ModuleList):
+            found += [block for block in child if block is not None]  # Mochi's decoder keeps places empty
+        elif child is not None:
+            found += _blocks(child)
     return found

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from core.generate.presets import Memory
+
+PINNED_BYTES = 256 << 20
+"""Of one piece of page-locked memory; a larger tensor has one of its own."""
+ALIGNED_BYTES = 256
 
 
 class Residency:
@@ -39,7 +44,7 @@ class Residency:
             elif kept.residency == "card":
                 module.to(device)
             else:
-                _group_offload(module, device)
+                _group_offload(module, device, pin=kept.host == "pinned")
 
     def all_turn(self) -> None:
         """Let every component that stayed take turns from now on."""
@@ -49,9 +54,12 @@ class Residency:
                 self._keep_on_host(name, pin=False)
 
     def _keep_on_host(self, name: str, *, pin: bool) -> None:
-        host = {place: tensor.data for place, tensor in _tensors(self._modules[name])}
-        self._host[name] = {place: tensor.pin_memory() for place, tensor in host.items()} if pin else host
+        module: Any = self._modules[name]
+        host = {place: tensor.data for place, tensor in _tensors(module)}
+        self._host[name] = _pinned(host) if pin else host
         self._point(name, self._host[name])
+        # Where diffusers asks a component that waits on the host where it will work, it looks for accelerate's hook.
+        module._hf_hook = SimpleNamespace(execution_device=self.device)  # noqa: SLF001 - the name is accelerate's
 
     @property
     def turning(self) -> frozenset[str]:
@@ -89,12 +97,27 @@ class Residency:
             tensor.data = tensors[place]
 
 
-def _group_offload(module: Any, device: torch.device) -> None:
+def _group_offload(module: Any, device: torch.device, *, pin: bool) -> None:
     """Have diffusers bring each block when it works, the next one meanwhile where the device can do both."""
     module.enable_group_offload(
-        onload_device=device, offload_type="block_level", num_blocks_per_group=1, use_stream=device.type == "cuda",
-        low_cpu_mem_usage=True,
-    )  # fmt: skip
+        onload_device=device,
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=device.type == "cuda",
+        low_cpu_mem_usage=not pin,
+    )
+
+
+def _pinned(host: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors in page-locked memory, many to a piece: torch rounds every piece up to a power of two."""
+    found: dict[str, torch.Tensor] = {}
+    piece, used = torch.empty(0, dtype=torch.uint8), 0
+    for place, tensor in host.items():
+        if used + tensor.nbytes > len(piece):
+            piece, used = torch.empty(max(PINNED_BYTES, tensor.nbytes), dtype=torch.uint8, pin_memory=True), 0
+        found[place] = piece[used : used + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        used += -(-tensor.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
+    return found
 
 
 def watch_entries(module: torch.nn.Module, enter: Callable[[], None]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core import frames, image
 from core.camera import Camera
+from core.contract import GenerationParams, Keyframe, Motion
 from core.generate import camera, checks
 from core.generate.plan import Plan, plan_of
 from core.generate.presets import Preset
 from core.generate.prompts import clip_caption
-from core.motion import Rect, Size
+from core.motion import FULL, MotionType, Rect, Size
 from core.rooms import BASE_FILE, ClipFolder
 from core.settings import Settings
 from core.work import Report
@@ -43,6 +46,21 @@ def prepare(folder: ClipFolder, settings: Settings) -> Job:
     return Job(folder.clip.clip_id, plan, shot(plan.view), last)
 
 
+def rehearsal(preset: Preset, settings: Settings, report: Report) -> Job:
+    """A clip of nothing, as most clips of a preset are: making it compiles, and takes memory, before one waits for it.
+
+    Raises ``Refused`` where the preset cannot make what the settings ask for.
+    """
+    from core.generate.generator import Job
+
+    still = Motion(type=MotionType.static, start_rect=FULL, end_rect=FULL,
+                   duration_sec=settings.hot_folder.static_seconds)  # fmt: skip
+    params = GenerationParams(model=preset.name, fps=settings.output.fps)
+    entry = Keyframe(image_path="rehearsal.png", motion=still, generation_params=params)
+    plan = plan_of(0, entry, settings.output.landscape, "", settings)
+    return Job("rehearsal", plan, np.full((plan.canvas[1], plan.canvas[0], 3), 128, np.uint8), report=report)
+
+
 def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[str, Any]:
     """Check a model's frames and write them as the clip's base frames; returns the recorded plan.
 
@@ -51,14 +69,15 @@ def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[s
     preset = settings.presets[job.plan.preset]
     pictures = made.frames()
     checked = checks.inspect(pictures, job.picture, preset, job.plan.frames)
+    drift: dict[str, Any] = dict(checked.drift)
     with frames.create(folder.path / BASE_FILE, len(pictures), job.plan.canvas) as out:
         if checked.gains is None:
             out[:] = pictures
         else:
-            checks.correct(pictures, checked.gains, out)
+            drift["corrected"] = checks.correct(pictures, checked.gains, out)._asdict()
     found = {
         "first_frame": checked.first_frame,
-        "drift": checked.drift | {"corrected": checked.gains is not None},
+        "drift": drift,
         "flags": [finding.model_dump(mode="json", exclude_none=True) for finding in checked.flags],
     }
     return _head(folder, settings) | _what_is_shown(job.plan, preset) | found | made.record

@@ -34,6 +34,7 @@ class Svd(Family):
     """Of 8, the decoder's, three times halved by the UNet."""
     frame_step: ClassVar = 1
     has_prompt: ClassVar = False
+    one_dtype: ClassVar = True
     call_keys: ClassVar = frozenset({"fps", *OWN})
     pipeline: ClassVar = "StableVideoDiffusionPipeline"
     denoisers: ClassVar = ("unet",)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from core.errors import MustRestart, Stopped
 from core.generate.residency import Residency
 
 R = TypeVar("R")
@@ -24,7 +26,10 @@ class Turns(Generic[R]):
     """One round: so many clips, each with the work that makes it, over one set of components."""
 
     def __init__(self, residency: Residency, works: Sequence[Callable[[], R]], running: Callable[[int | None], None]):
-        """``works[i]`` makes clip i and calls ``need`` before each component; ``running`` hears whose turn it is."""
+        """``works[i]`` makes clip i and calls ``need`` before each component.
+
+        ``running`` hears whose turn it is, in whatever thread; None at the end.
+        """
         self._residency = residency
         self._works = works
         self._running = running
@@ -33,11 +38,17 @@ class Turns(Generic[R]):
         self._waits: dict[int, str | None] = dict.fromkeys(range(len(works)))
         """What each clip that does not run waits for: a component, or None before it has begun."""
         self._abandoned = False
+        self._broken: BaseException | None = None
+        """What ``running`` raised."""
         self._results: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
         self._mine = threading.local()
 
-    def run(self) -> Iterator[tuple[int, R | BaseException]]:
-        """Each clip as it is done, with what its work returned or raised; leaving early gives up the rest."""
+    def run(self) -> Iterator[tuple[int, R | Exception]]:
+        """Each clip as it is done, with what its work returned or raised; leaving early gives up the rest.
+
+        Raises what ``running`` raises, and what is no single clip's failure: ``Stopped``, ``MustRestart`` and what is
+        no ``Exception``. No other clip is given its turn after it.
+        """
         threads = [
             threading.Thread(target=self._live, args=(number,), name=f"clip {number}", daemon=True)
             for number in range(len(self._works))
@@ -48,7 +59,12 @@ class Turns(Generic[R]):
             with self._changed:
                 self._pass_on()
             for _ in threads:
-                yield self._results.get()
+                number, result = self._results.get()
+                if self._broken is not None:
+                    raise self._broken
+                if isinstance(result, BaseException) and (not isinstance(result, Exception) or _ends(result)):
+                    raise result
+                yield number, result
         finally:
             with self._changed:
                 self._abandoned = True
@@ -78,11 +94,15 @@ class Turns(Generic[R]):
                 self._await(number)
             result = self._works[number]()
         except BaseException as error:  # noqa: BLE001 - it is whoever asked for the clip that must hear of it
+            forget_variables(error)
             result = error
         with self._changed:
-            if self._turn == number:
+            if isinstance(result, BaseException) and _ends(result):
+                self._abandoned = True
+                self._changed.notify_all()
+            elif self._turn == number:
                 self._pass_on()
-        self._results.put((number, result))
+            self._results.put((number, result))  # after the turn has passed on, and before anybody hears of an end
 
     def _await(self, me: int) -> None:
         self._changed.wait_for(lambda: self._turn == me or self._abandoned)
@@ -96,6 +116,24 @@ class Turns(Generic[R]):
         new = [n for n, component in self._waits.items() if component is None]
         order = able or new or list(self._waits)
         self._turn = min(order) if order else None
-        if self._turn is not None:
-            self._running(self._turn)
+        try:
+            if self._turn is not None:
+                self._running(self._turn)
+        except BaseException as error:  # noqa: BLE001 - raised by ``run``; here it would leave the others waiting
+            self._broken, self._abandoned = error, True
         self._changed.notify_all()
+
+
+def forget_variables(error: BaseException) -> None:
+    """Let go of what the frames of a traceback hold: a clip's tensors would stay on the card for as long as it."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        traceback.clear_frames(following.__traceback__)
+        following = following.__cause__ or following.__context__
+
+
+def _ends(error: BaseException) -> bool:
+    """Whether it ends the round for all."""
+    return isinstance(error, (Stopped, MustRestart, Abandoned)) or not isinstance(error, Exception)
