@@ -203,6 +203,17 @@ def test_a_result_that_cannot_be_had_holds_up_no_other(house: House, spoil: Call
     assert house.said("clip.damaged") or house.said("clip.not_fetched")
 
 
+def test_a_folder_in_a_result_stays_where_it_is_and_the_result_comes(house: House) -> None:
+    clip = deliver(house, 1)
+    stray = house.home.gpu.outbox / BATCH / clip.clip_id / "stray"
+    stray.mkdir()
+    (stray / "file").write_bytes(b"no part of it")
+    live(house, 60)
+    assert results(house) == files_of("img_1")
+    assert not list(house.home.mac.root.rglob("stray"))
+    assert outbox(house) == []
+
+
 def test_a_result_that_cannot_be_put_in_its_place_holds_up_no_other(house: House) -> None:
     clip = deliver(house, 1)
     deliver(house, 2)
