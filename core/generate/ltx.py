@@ -59,7 +59,8 @@ class Ltx(Family):
 
     def forwards(self, plan: Plan, preset: Preset) -> int:
         """Guided steps run the prompt and its absence as one batch."""
-        return plan.steps + (len(preset.upsampler.timesteps) if preset.upsampler else 0)
+        second = preset.upsampler
+        return plan.steps + (int(len(second.timesteps) * second.denoise) if second else 0)
 
     def run(self, pipe: Any, arguments: dict[str, Any], preset: Preset) -> Any:
         """In two passes: half the size, the latents enlarged, a few steps at the whole size."""

@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor, generate_crop_size_list
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from numpy.typing import NDArray
 
 from core.contract import GenerationParams, Keyframe, Motion
@@ -23,7 +24,7 @@ from core.generate import hunyuan15, mochi
 from core.generate.family import Embeddings, Family, as_picture, family
 from core.generate.loading import load_encoders, load_model
 from core.generate.plan import Plan, make_plan
-from core.generate.presets import Preset, Schedule, read_presets
+from core.generate.presets import Preset, Schedule, Source, Upsampler, read_presets
 from core.generate.studio import GenerationSettings
 from core.generate.weights import locate
 from core.motion import MotionType, Rect
@@ -190,6 +191,37 @@ def test_svd_is_told_the_studios_parameters() -> None:
     assert (arguments["min_guidance_scale"], arguments["max_guidance_scale"]) == (1.5, 2.0)
     assert arguments["decode_chunk_size"] == 2
     assert not torch.equal(model.make(model.plan(**asked | {"motion_bucket_id": 34}), {}), made)
+
+
+def _in_two_passes(folder: Path, *timesteps: float) -> Loaded:
+    preset = loaded("ltx").preset.model_copy(update={
+        "guidance": 1.0, "schedule": Schedule(timesteps=(1000, 500)), "call": {"image_cond_noise_scale": 0.0},
+        "upsampler": Upsampler(source=Source(folder=folder), timesteps=timesteps),
+    })  # fmt: skip
+    located = locate(preset, GenerationSettings(), Path("/nowhere"))
+    return Loaded(preset, loaded("ltx").family, load_model(preset, family("ltx"), located, CPU), loaded("ltx").encoders)
+
+
+def test_ltx_in_two_passes_runs_every_step_that_changes_anything_and_no_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1).save_pretrained(tmp_path)
+    made, runs = [], []
+    for timesteps in ((1000, 909, 725, 421), (1000, 909, 725, 421, 0)):  # with and without a step at 0
+        model = _in_two_passes(tmp_path, *timesteps)
+        plan = model.plan()
+        sizes: list[int] = []
+
+        def count(_module: Any, _args: Any, given: dict[str, Any], sizes: list[int] = sizes) -> None:
+            sizes.append(given["hidden_states"].shape[1])
+
+        model.pipe.transformer.register_forward_pre_hook(count, with_kwargs=True)
+        made.append(model.make(plan, model.embed(plan, picture_of(plan))))
+        assert len(sizes) == model.family.forwards(plan, model.preset)
+        assert sizes[plan.steps] > 2 * sizes[0], "the first pass is at half the size"
+        runs.append(len(sizes))
+    assert runs == [5, 6]
+    assert torch.equal(*made)
+    assert tuple(made[0].shape) == (plan.frames, 3, plan.canvas[1], plan.canvas[0])
 
 
 def test_ltx2_makes_the_pipelines_own_frames_and_no_sound() -> None:
