@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core import gpu
 from core.cards import CardFigures, open_nvml, read, visible
-from core.errors import Stopped
+from core.errors import MustRestart, Refused, Stopped, UnreadableClip
 from core.generate.models import Models, host_bytes
-from core.generate.stage import film, keep, prepare
+from core.generate.stage import film, keep, prepare, rehearsal
 from core.home import Home
 from core.rooms import ClipFolder, Waiting
 from core.settings import Settings
@@ -24,14 +25,17 @@ from daemons.runtime import AGAIN, Runtime
 from daemons.stage import StageDaemon
 
 if TYPE_CHECKING:
-    from core.generate.generator import Job, Made
+    from core.generate.generator import Generator, Job
+    from core.generate.presets import Preset
 
 AHEAD = 16
 """So many of the clips that wait are decoded, and their captions encoded, while others are made."""
 OVERTAKEN_MAX = 16
 """So often may clips of the loaded model go before one of another, which a change of models would take minutes for."""
 HOST_GROWTH_BYTES = 8 << 30
-"""A worker that holds so much more memory than after its first clip leaves, to be started afresh."""
+"""A worker that holds so much more memory than after its model's first clip leaves, to be started afresh."""
+LOAD_SECONDS_MAX = 1800.0
+"""A model that takes longer to load is not waited for any more: the watchdog may have this worker."""
 
 
 @dataclass
@@ -40,6 +44,8 @@ class InHand:
 
     folder: ClipFolder
     job: Job
+    attempt: int
+    """Which attempt at it this is, from 1."""
     begun: float = field(default_factory=time.monotonic)
     kept: Future[dict[str, Any]] | None = None
     """Its frames, while they are checked and written."""
@@ -63,8 +69,29 @@ class GenerateDaemon(StageDaemon):
         self._ahead: dict[str, Future[Job]] = {}
         self._writing: list[InHand] = []
         self._charged: ClipFolder | None = None
+        """The clip in hand whose steps run, or ran last: the only one whose attempt is counted."""
         self._overtaken = 0
-        self._host_bytes = 0
+        self._host_bytes: dict[str, int] = {}
+        self._attention, self._leaner = "", False
+        if not runtime.once:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Load the model that the settings name and make one clip of nothing, so that the first real one is as quick
+        as the others; on a processor, where nothing is compiled and every clip takes long, only say what is missing."""
+        preset = self.settings.presets[self.settings.generation.model]
+        if preset.camera == "path":
+            return
+        try:
+            if self._models.gain_from_rehearsal(preset):
+                for _, made in self._generator(preset).run([rehearsal(preset, self.settings, self.runtime.breathe)]):
+                    self.log.info(
+                        "model.ready", model=preset.name, error=str(made) if isinstance(made, Exception) else None
+                    )
+        except Stopped:
+            return
+        except Refused as error:
+            self.log.error("model.missing", model=preset.name, reason=str(error))
 
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
         """Make the base frames of a clip that needs no model."""
@@ -80,17 +107,20 @@ class GenerateDaemon(StageDaemon):
             delay = super().step()
             if delay != AGAIN and self._writing:
                 self._hand_on_written(wait=True)
-                return AGAIN
-        except Stopped:
-            self._hand_on_written(wait=True)
+                delay = AGAIN
+        except MustRestart:
+            self._writing.clear()  # what has not left the card never will: found in hand, they are made again
             raise
         self._recycle()
         return delay
 
     def close(self) -> None:
-        """Let go of everything."""
-        self._aside.shutdown(cancel_futures=True)
-        super().close()
+        """Hand on what is made, and let go of everything."""
+        try:
+            self._hand_on_written(wait=True)
+        finally:
+            self._aside.shutdown(cancel_futures=True)
+            super().close()
 
     @property
     def busy(self) -> Collection[str]:
@@ -108,6 +138,7 @@ class GenerateDaemon(StageDaemon):
         return ours + [clip for clip in waiting if clip not in ours]
 
     def _handle(self, folder: ClipFolder) -> None:
+        self._release()
         if self.settings.presets[folder.clip.entry.generation_params.model].camera == "path":
             super()._handle(folder)
         else:
@@ -119,68 +150,120 @@ class GenerateDaemon(StageDaemon):
         model = folder.clip.entry.generation_params.model
         together = self.settings.presets[model].together
         if self.next is not None and self.next.bound is not None:
-            together = min(together, self.next.bound - len(self.next.ids))
+            together = min(together, self.next.bound - len(self.next.ids) - len(self._writing))
+        overtaking: set[str] = set()
+
+        def fitting(waiting: list[Waiting]) -> list[Waiting]:
+            first = next((number for number, clip in enumerate(waiting) if clip.model != model), len(waiting))
+            before = [clip for clip in waiting[:first] if clip.fresh]
+            equals = [clip for clip in waiting[first:] if clip.model == model and clip.rank == waiting[first].rank]
+            behind = [clip for clip in equals if clip.fresh][: max(0, OVERTAKEN_MAX - self._overtaken)]
+            overtaking.update(clip.clip_id for clip in behind)
+            return before + behind
+
         found: list[ClipFolder] = []
         while folder.clip.attempts[self.stage] == 1 and len(found) < together - 1:
-            other = self.worker.claim(lambda waiting: [clip for clip in waiting if clip.model == model and clip.fresh])
-            if other is None:
+            try:
+                companion = self.worker.claim(fitting)
+            except UnreadableClip as error:
+                self._set_aside(error)
+                continue
+            if companion is None:
                 break
-            self.worker.charge(other, -1)
-            found.append(other)
+            self._overtaken += companion.clip.clip_id in overtaking
+            self.worker.charge(companion, -1)
+            found.append(companion)
         return found
 
     def _make(self, folders: list[ClipFolder]) -> None:
         """One round: every clip is made, or given back, or given up."""
         hands: dict[str, InHand] = {}
         for folder in folders:
+            self._charge(folder)
             self.announce(folder)
             self.settle(folder, partial(self._take, folder, hands))
         try:
             if hands:
+                self._charge(next(iter(hands.values())).folder)
                 self._round(hands)
-        except Exception as error:
-            for hand in hands.values():  # whatever ends a round ends it for all that were not done
-                with contextlib.suppress(Stopped):
-                    self.settle(hand.folder, partial(_throw, error))
-            if isinstance(error, Stopped):
-                raise
+        except Exception as error:  # noqa: BLE001 - raised again where it is nobody's
+            self._end(hands, error)
 
     def _take(self, folder: ClipFolder, hands: dict[str, InHand]) -> None:
         if not self.due(folder):
             self.hand_on(folder)
             return
         name = folder.clip.clip_id
-        self._charge(folder)
         job = self._prepared(name) or prepare(folder, self.settings)
-        hands[name] = InHand(folder, replace(job, report=self.runtime.reporter(folder)))
+        job = replace(job, report=self.runtime.reporter(folder))
+        hands[name] = InHand(folder, job, folder.clip.attempts[self.stage])
+
+    def _end(self, hands: dict[str, InHand], error: Exception) -> None:
+        """What ends a round ends it for all that are not done: it is the attempt of the one whose steps ran, and the
+        others wait again; what is refused is refused to all."""
+        culprits = [hand for hand in hands.values() if hand.folder is self._charged or isinstance(error, Refused)]
+        for hand in hands.values():
+            if hand not in culprits:
+                self._settle(hand, partial(_throw, Stopped()))
+        for hand in culprits:
+            self._settle(hand, partial(_throw, error))
+        if isinstance(error, (Stopped, MustRestart)) or not culprits:
+            raise error
+
+    def _settle(self, hand: InHand, do: Callable[[], None]) -> None:
+        """``settle`` a clip whose steps are done, or given up; its attempt is its own again, whoever runs by now."""
+        counted = hand.folder.clip.attempts.get(self.stage, 0)
+        if counted != hand.attempt:
+            self.worker.charge(hand.folder, hand.attempt - counted)
+        with contextlib.suppress(Stopped):  # it was given back; whoever stops knows
+            self.settle(hand.folder, do)
 
     def _round(self, hands: dict[str, InHand]) -> None:
         jobs = [hand.job for hand in hands.values()]
         preset = self.settings.presets[jobs[0].plan.preset]
-        if self._models.loaded != preset.name:
-            self.log.info("model.loading", model=preset.name)
-        generator = self._models.get(preset)
-        encoded = generator.encode([*jobs, *self._look_ahead(preset.name)])
+        self._look_ahead(preset.name)
+        generator = self._generator(preset)
+        encoded = generator.encode(jobs, self._coming)
         if encoded:
             self.log.info("prompts.encoded", model=preset.name, prompts=encoded)
         with self.runtime.metrics.gpu_time():
             for job, made in generator.run(jobs, lambda job: self._charge(hands[job.name].folder if job else None)):
+                self._tell_changes(generator)
                 hand = hands.pop(job.name)
-                self.settle(hand.folder, partial(self._write, hand, made))
+                if isinstance(made, Exception):
+                    self._settle(hand, partial(_throw, made))
+                else:
+                    hand.kept = self._aside.submit(keep, hand.folder, hand.job, made, self.settings)
+                    self._writing.append(hand)
+                self._hand_on_written()
 
-    def _write(self, hand: InHand, made: Made | Exception) -> None:
-        if isinstance(made, Exception):
-            if self._charged is not hand.folder:  # another runs by now
-                self.worker.charge(hand.folder, 1)
-            raise made
-        hand.kept = self._aside.submit(keep, hand.folder, hand.job, made, self.settings)
-        self._writing.append(hand)
-        self._hand_on_written()
+    def _generator(self, preset: Preset) -> Generator:
+        """The model of a preset, loaded now if it was not: aside, so that this worker hears when it is to leave."""
+        if self._models.loaded == preset.name:
+            return self._models.get(preset)
+        self.log.info("model.loading", model=preset.name)
+        loading: Future[Generator] = Future()
+        threading.Thread(target=_fulfil, args=(loading, partial(self._models.get, preset)), daemon=True).start()
+        limit = time.monotonic() + LOAD_SECONDS_MAX
+        while time.monotonic() < limit and not wait([loading], timeout=0.5).done:
+            self.runtime.breathe()
+        generator = loading.result()
+        self.log.info("model.loaded", model=preset.name, seconds=round(generator.load_seconds, 1))
+        self._attention, self._leaner = preset.attention, False
+        return generator
+
+    def _tell_changes(self, generator: Generator) -> None:
+        """Say that the loaded model works otherwise than before: the generator found that it must."""
+        if generator.attention != self._attention:
+            self.log.warning("attention.fallback", model=generator.preset.name, attention=self._attention)
+        if generator.leaner and not self._leaner:
+            self.log.warning("memory.leaner", model=generator.preset.name)
+        self._attention, self._leaner = generator.attention, generator.leaner
 
     def _hand_on_written(self, *, wait: bool = False) -> None:
         for hand in [hand for hand in self._writing if hand.kept and (wait or hand.kept.done())]:
             self._writing.remove(hand)
-            self.settle(hand.folder, partial(self._conclude, hand))
+            self._settle(hand, partial(self._conclude, hand))
 
     def _conclude(self, hand: InHand) -> None:
         assert hand.kept is not None  # noqa: S101 - it was submitted before it got on the list
@@ -199,14 +282,28 @@ class GenerateDaemon(StageDaemon):
         self.worker.charge(folder, 1)
         self._charged = folder
 
-    def _look_ahead(self, model: str) -> Sequence[Job]:
-        """Begin to prepare the clips that come next; those that are prepared."""
+    def _release(self) -> None:
+        """Another clip is in hand: one that is only written by now is not to be blamed for what becomes of it."""
+        for hand in self._writing:
+            if hand.folder is self._charged:
+                self.worker.charge(hand.folder, -1)
+        self._charged = None
+
+    def _look_ahead(self, model: str) -> None:
+        """Begin to prepare the clips that come next."""
         waiting = [clip.clip_id for clip in self.room.waiting() if clip.model == model][:AHEAD]
         self._ahead = {name: job for name, job in self._ahead.items() if name in waiting} | {
             name: self._aside.submit(self._prepare_waiting, name) for name in waiting if name not in self._ahead
         }
-        done = [job for job in self._ahead.values() if job.done() and job.exception() is None]
-        return [replace(job.result(), report=self.runtime.breathe) for job in done]
+
+    def _coming(self) -> list[Job]:
+        """The clips that come next, once they are prepared; what is wrong with one is said when it is claimed."""
+        found = []
+        for preparing in self._ahead.values():
+            self.runtime.breathe()
+            if preparing.exception() is None:
+                found.append(replace(preparing.result(), report=self.runtime.breathe))
+        return found
 
     def _prepare_waiting(self, name: str) -> Job:
         return prepare(ClipFolder.open(self.room.ready / name), self.settings)
@@ -222,12 +319,24 @@ class GenerateDaemon(StageDaemon):
 
     def _recycle(self) -> None:
         """Leave, to be started afresh, when memory of the host was not given back."""
-        held = host_bytes() if self._models.loaded else 0
-        self._host_bytes = self._host_bytes or held
-        if held > self._host_bytes + HOST_GROWTH_BYTES and not self._writing:
-            self.log.warning("worker.recycled", grown_gib=round((held - self._host_bytes) / 2**30, 1))
+        model = self._models.loaded
+        if not model or self.runtime.once:
+            return
+        held = host_bytes()
+        if model not in self._host_bytes:
+            self._host_bytes = {model: held}  # models differ in what they hold
+        grown = held - self._host_bytes[model]
+        if grown > HOST_GROWTH_BYTES:
+            self.log.warning("worker.recycled", grown_gib=round(grown / 2**30, 1))
             self.runtime.stop()
 
 
 def _throw(error: Exception) -> None:
     raise error
+
+
+def _fulfil(promise: Future[Any], do: Callable[[], Any]) -> None:
+    try:
+        promise.set_result(do())
+    except BaseException as error:  # noqa: BLE001 - whoever waits is to hear of it
+        promise.set_exception(error)

@@ -87,29 +87,34 @@ class IFNet(nn.Module):
         """
         variant = self.variant
         sums = FLOW + variant.mask_adds
-        times = t.reshape(-1, 1, 1, 1).to(a.dtype)
-        summed = handed = None
+        summed = a.new_zeros((len(a), sums, *a.shape[2:]))
+        handed: list[torch.Tensor] = []
         for number, scale in enumerate(variant.scales):
-            told = []
-            if summed is None or handed is None:
-                seen = _shrunk(a, scale), _shrunk(b, scale)
-            else:
-                seen = _warped(a, b, summed[:, :FLOW], scale)
-                small = _shrunk(summed, scale)
-                told = [small[:, FLOW:], _grown(handed, variant.scales[number - 1] // scale), small[:, :FLOW] / scale]
-            plane = times.expand(-1, 1, *seen[0].shape[2:])
-            colours, features = [x[:, :COLOURS] for x in seen], [x[:, COLOURS:] for x in seen]
-            x = torch.cat([*colours, *features, plane, *told], dim=1)
-            made = self.get_submodule(f"block{number}")(x.to(self._dtype, memory_format=torch.channels_last))
+            finer = [_grown(part, variant.scales[number - 1] // scale) for part in handed]
+            made = self.get_submodule(f"block{number}")(self._seen(a, b, t, summed if number else None, finer, scale))
             found = _grown(_exact(made[:, :sums]), scale)
             found[:, :FLOW] *= scale
-            summed = found if summed is None else summed + found
-            handed = made[:, sums : FLOW + 1 + variant.memory]
-        assert summed is not None  # there are blocks
-        assert handed is not None
-        flow, mask = summed[:, :FLOW], torch.sigmoid(summed[:, FLOW:] if variant.mask_adds else _exact(handed[:, :1]))
+            summed += found
+            handed = [] if variant.mask_adds else [made[:, FLOW : FLOW + 1 + variant.memory]]
+        flow = summed[:, :FLOW]
+        mask = torch.sigmoid(_exact(handed[0][:, :1]) if handed else summed[:, FLOW:])
         from_a, from_b = _warped(a[:, :COLOURS], b[:, :COLOURS], flow, 1)
         return from_b + (from_a - from_b) * mask, flow
+
+    def _seen(
+        self, a: torch.Tensor, b: torch.Tensor, t: torch.Tensor, summed: torch.Tensor | None,
+        handed: list[torch.Tensor], scale: int,
+    ) -> torch.Tensor:  # fmt: skip
+        """What a block reads, ``(B, inputs, H / scale, W / scale)``; ``summed`` is what all before it have found."""
+        if summed is None:
+            sides, told = (_shrunk(a, scale), _shrunk(b, scale)), []
+        else:
+            sides = _warped(a, b, summed[:, :FLOW], scale)
+            small = _shrunk(summed, scale)
+            told = [small[:, FLOW:], *handed, small[:, :FLOW] / scale]
+        times = t.reshape(-1, 1, 1, 1).expand(-1, 1, *sides[0].shape[2:])
+        parts = [*(x[:, :COLOURS] for x in sides), *(x[:, COLOURS:] for x in sides), times, *told]
+        return torch.cat([part.to(self._dtype) for part in parts], dim=1).contiguous(memory_format=torch.channels_last)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -141,7 +146,9 @@ class Block(nn.Module):
         super().__init__()
         self.conv0 = nn.Sequential(_halving(into, width // 2), _halving(width // 2, width))
         self.convblock = nn.Sequential(*[Residual(width) for _ in range(RESIDUALS)])
-        self.lastconv = nn.Sequential(nn.ConvTranspose2d(width, 4 * outputs, 4, stride=2, padding=1), nn.PixelShuffle(2))
+        self.lastconv = nn.Sequential(
+            nn.ConvTranspose2d(width, 4 * outputs, 4, stride=2, padding=1), nn.PixelShuffle(2)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, into, h, w)`` to ``(B, outputs, h, w)``; both sides are multiples of 4."""
@@ -176,7 +183,7 @@ def _exact(x: torch.Tensor) -> torch.Tensor:
 
 
 def _grown(x: torch.Tensor, scale: int) -> torch.Tensor:
-    return x if scale == 1 or not x.shape[1] else f.interpolate(x, scale_factor=scale, mode="bilinear")
+    return x if scale == 1 else f.interpolate(x, scale_factor=scale, mode="bilinear")
 
 
 def _shrunk(x: torch.Tensor, scale: int) -> torch.Tensor:
@@ -187,7 +194,8 @@ def _inner(x: torch.Tensor, scale: int, *dims: int) -> torch.Tensor:
     """Of every ``scale`` pixels along ``dims`` the two in the middle, whose mean is all that ``_shrunk`` takes."""
     if scale > 2:
         for dim in dims:
-            x = x.unflatten(dim, (-1, scale)).narrow(dim + 1, scale // 2 - 1, 2).flatten(dim, dim + 1)
+            squares = x.reshape(*x.shape[:dim], -1, scale, *x.shape[dim + 1 :])
+            x = squares.narrow(dim + 1, scale // 2 - 1, 2).flatten(dim, dim + 1)
     return x
 
 
@@ -202,7 +210,7 @@ def _warped(a: torch.Tensor, b: torch.Tensor, flow: torch.Tensor, scale: int) ->
     flow = _inner(flow, scale, 2, 3)
     made = []
     for frame, first in ((a, 0), (b, 2)):
-        places = [x + flow[:, first] * (2 / (width - 1)), y + flow[:, first + 1] * (2 / (height - 1))]
+        places = [x + flow[:, first] / ((width - 1) / 2), y + flow[:, first + 1] / ((height - 1) / 2)]
         seen = f.grid_sample(frame, torch.stack(places, dim=-1), padding_mode="border", align_corners=True)
         made.append(f.avg_pool2d(seen, 2) if scale > 1 else seen)
     return made[0], made[1]

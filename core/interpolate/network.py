@@ -39,7 +39,9 @@ def as_frames(made: torch.Tensor, height: int, width: int) -> NDArray[np.uint8]:
     cut = made[:, :, :height, :width]
     if not bool(torch.isfinite(cut).all()):
         raise NotFinite
-    pixels: NDArray[np.uint8] = (cut.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels: NDArray[np.uint8] = (
+        (cut.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    )
     return pixels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,13 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             raise _unreadable(path, f"is no safetensors file: {error}", "Fetch it again.") from None
     elif path.suffix in {".pkl", ".pth"}:
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickles that torch did not write, which then fail
+                held = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if "Unsupported" in str(error):  # a class, a function: torch names it, and what would allow it
-                raise _unreadable(path, "holds more than tensors, and opening it could run code that it brings",
-                                  "Take a file of plain tensors; do not open this one elsewhere.") from None  # fmt: skip
+            if "GLOBAL" in str(error):  # torch's word for a class or a function
+                what = "holds more than tensors, and opening it could run code that it brings"
+                raise _unreadable(path, what, "Take a file of plain tensors; do not open this one.") from None
             raise _unreadable(path, "is no file of torch's", "Fetch it again.") from None
         except (RuntimeError, EOFError, ValueError, KeyError) as error:
             raise _unreadable(path, f"is damaged: {str(error).splitlines()[0]}", "Fetch it again.") from None
@@ -107,12 +110,16 @@ def _in_one_style(path: Path, held: dict[str, torch.Tensor]) -> dict[str, torch.
 
 def _variant_of(path: Path, tensors: dict[str, torch.Tensor]) -> Variant:
     """The only variant of the same parts and shapes; a tensor more or less is no other variant yet."""
-    parts = {key.split(".")[0] for key in tensors if key.startswith(("block", "encode"))}
+    parts = {key.split(".")[0] for key in tensors if key.startswith(("block", "encode."))}
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     others: list[tuple[int, str]] = []
     for variant in VARIANTS:
         wanted = shapes(variant)
-        differ = [f"{key} is {wanted[key]} there and {found[key]} here" for key in wanted if found.get(key, wanted[key]) != wanted[key]]
+        differ = [
+            f"{key} is {wanted[key]} there and {found[key]} here"
+            for key in wanted
+            if found.get(key, wanted[key]) != wanted[key]
+        ]
         differ += [f"{part} is in one of them alone" for part in sorted(parts ^ {key.split(".")[0] for key in wanted})]
         if not differ:
             return variant
@@ -123,8 +130,8 @@ def _variant_of(path: Path, tensors: dict[str, torch.Tensor]) -> Variant:
 
 def _check(path: Path, tensors: dict[str, torch.Tensor], variant: Variant) -> None:
     wanted = shapes(variant)
-    wrong = [f"{word} {_some(names)}" for word, names in (("lacks", sorted(set(wanted) - set(tensors))),
-                                                         ("has besides", sorted(set(tensors) - set(wanted)))) if names]  # fmt: skip
+    lacks, besides = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    wrong = [f"{word} {_some(keys)}" for word, keys in (("lacks", lacks), ("has besides", besides)) if keys]
     if wrong:
         raise _unknown(path, f"looks like RIFE {variant.name}, but {' and '.join(wrong)}")
 

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ import typer.main
 from core import contract
 from core.contract import Record
 from core.errors import Finding
-from core.settings import Settings, presets
+from core.generate import presets
+from core.generate.presets import Table
+from core.settings import Settings
 from daemons.cli.app import app
 from tests.unit.test_contract import MANIFEST, SIDECAR
 
@@ -361,8 +364,50 @@ def test_environment_variables_are_read(page: Path) -> None:
     assert named <= known
 
 
-def test_every_preset_is_in_the_settings_page() -> None:
-    assert set(_first_words(REFERENCE / "settings.md", "preset")) == set(presets())
+PRESET_TABLES: dict[str, type[Table]] = {
+    "a preset": presets.Preset,
+    "a source": presets.Source,
+    "`canvas`": presets.Canvas,
+    "`schedule`": presets.Schedule,
+    "`memory`, of a component": presets.Memory,
+    "`cache`": presets.StepCache,
+    "a LoRA": presets.Lora,
+    "`upsampler`": presets.Upsampler,
+    "`first_frame`": presets.FirstFrame,
+    "`drift`": presets.Drift,
+    "`prompt`": presets.Prompt,
+    "`licence`": presets.Licence,
+}
+
+
+def test_every_preset_is_explained_with_its_licence() -> None:
+    rows = {_words(row[0])[0]: row for row in _rows(REFERENCE / "presets.md", "preset")}
+    assert list(rows) == list(Settings().presets)
+    for name, preset in Settings().presets.items():
+        terms = rows[name][2]
+        said = [word for word in ("EU", "UK", "South Korea") if word in terms]
+        assert said == (["EU", "UK", "South Korea"] if preset.licence and preset.licence.excludes else []), name
+        assert ("dollars" in terms) == ("dollars" in (preset.licence.note if preset.licence else "")), name
+
+
+def test_every_table_of_presets_is_explained() -> None:
+    made = {kind for kind in vars(presets).values() if isinstance(kind, type) and issubclass(kind, Table)}
+    assert made - {Table} == set(PRESET_TABLES.values())
+
+
+@pytest.mark.parametrize(("head", "kind"), PRESET_TABLES.items(), ids=lambda it: it if isinstance(it, str) else "")
+def test_every_key_of_a_preset_is_explained_with_its_default(head: str, kind: type[Table]) -> None:
+    rows = {_words(row[0])[0]: row for row in _rows(REFERENCE / "presets.md", head)}
+    assert set(rows) == set(kind.model_fields) - {"name"} | ({"name"} if kind is presets.Licence else set())
+    for key, row in rows.items():
+        default = kind.model_fields[key].default
+        shown = tomllib.loads(f"it = {_words(row[1])[0]}")["it"] if row[1] else None
+        if isinstance(default, (Table, Fraction)):
+            assert shown in {None, *([int(default)] if isinstance(default, Fraction) else [])}, key
+        elif kind.model_fields[key].is_required() or default is None:
+            assert shown is None, key
+        else:
+            assert shown == (list(default) if isinstance(default, tuple) else default), key
 
 
 def test_the_map_names_every_module() -> None:
