@@ -90,7 +90,9 @@ class GenerateDaemon(StageDaemon):
                     )
         except Stopped:
             return
-        except Refused as error:
+        except MustRestart:
+            raise
+        except Exception as error:  # noqa: BLE001 - clips of other models can be made all the same
             self.log.error("model.missing", model=preset.name, reason=str(error))
 
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:

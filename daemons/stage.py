@@ -133,7 +133,7 @@ class StageDaemon(Daemon):
         self.log.info("clip.claimed", clip=clip.clip_id, attempt=clip.attempts[self.stage], name=clip.entry.stem)
 
     def due(self, folder: ClipFolder) -> bool:
-        """Whether this stage's work is still to be done; else the clip was done before a crash. Raises ``Cancelled``."""
+        """Whether this stage's work is still to be done; not where a crash came after it. Raises ``Cancelled``."""
         if folder.cancelled:
             raise Cancelled
         return self.stage not in folder.clip.stages

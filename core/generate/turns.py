@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -80,14 +81,22 @@ class Turns(Generic[R]):
         if self._residency.has(component):
             return
         me: int = self._mine.number
+        begun = time.perf_counter()
         with self._changed:
             self._waits[me] = component
             self._pass_on()
             self._await(me)
+        self._mine.waited += time.perf_counter() - begun
         self._residency.bring(component)
 
+    @property
+    def waited(self) -> float:
+        """For how many seconds the clip of this thread has let others go on."""
+        seconds: float = self._mine.waited
+        return seconds
+
     def _live(self, number: int) -> None:
-        self._mine.number = number
+        self._mine.number, self._mine.waited = number, 0.0
         result: R | BaseException
         try:
             with self._changed:

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import Cancelled, DiskFull, DropreelError, MustRestart, Stopped
+from core.generate import turns
 from core.generate.presets import Memory
 from core.generate.residency import Residency
 from core.generate.turns import Turns
@@ -170,3 +172,24 @@ def test_a_failure_holds_on_to_nothing() -> None:
     gc.collect()
     assert isinstance(failure, DropreelError)
     assert kept[0]() is None
+
+
+def test_a_clips_own_time_is_without_the_turns_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: clock[0])
+    own = {}
+    modules = {name: torch.nn.Linear(1, 1) for name in TURNING}
+    residency = Residency(modules, dict.fromkeys(TURNING, Memory(residency="turn")), torch.device("cpu"))
+
+    def work(number: int) -> int:
+        begun = clock[0]
+        for component in "ab":
+            rounds.need(component)
+            clock[0] += 1.0
+        own[number] = clock[0] - begun - rounds.waited
+        return number
+
+    rounds = Turns(residency, [partial(work, number) for number in range(3)], lambda _clip: None)
+    assert sorted(number for number, _ in rounds.run()) == [0, 1, 2]
+    assert clock == [6.0]
+    assert own == {0: 2.0, 1: 2.0, 2: 2.0}
