@@ -26,13 +26,11 @@ from core.generate.progress import Progress, watch_denoiser, watch_other
 from core.generate.residency import Residency, watch_entries
 from core.generate.turns import Turns, forget_variables
 from core.generate.weights import Located, fingerprint
+from core.torch_errors import OutOfMemory, meaning
 from core.work import Report, unwatched
 
 Pixels = NDArray[np.uint8]
 NATIVE = "native"
-NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-CARD_LOST = ("CUDA error", "CUDA driver error", "cuDNN error")
-"""What torch says where it raises a plain RuntimeError; the first are looked for first."""
 
 
 class NotFinite(DropreelError):
@@ -45,14 +43,6 @@ class Blank(DropreelError):
 
 class WrongFrames(DropreelError):
     """The model made other frames than it was asked for."""
-
-
-class OutOfMemory(DropreelError):
-    """The card's memory does not hold this clip."""
-
-
-class CardLost(MustRestart):
-    """The card failed, and this process can use it no more: it has to be started again."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ class Made:
     def frames(self) -> Pixels:
         """``(T, H, W, 3)`` uint8 RGB; waits until they have all arrived. Raises ``CardLost``."""
         if self._arrived is not None:
-            with _meaning():
+            with meaning():
                 self._arrived.synchronize()
         found: Pixels = self._host.numpy()
         return found
@@ -116,7 +106,7 @@ class Generator:
         """Whether it was out of memory, and asks for as little of it as there is a way to."""
         self._now = _Now()
         self._turns: Turns[Made] | None = None
-        with _meaning():
+        with meaning():
             self._pipe = load_model(preset, self._kind, located, device)
         modules = {name: made for name, made in self._pipe.components.items() if isinstance(made, torch.nn.Module)}
         if (upsample := getattr(self._pipe, "upsample", None)) is not None:
@@ -126,7 +116,7 @@ class Generator:
             watch = watch_denoiser if name in self._kind.denoisers else watch_other
             watch(module, lambda: self._now.progress)
         self._pipe.vae.decoder.register_forward_hook(_must_be_finite)
-        with _meaning():
+        with meaning():
             self.residency = Residency(modules, preset.memory, device)
         self.load_seconds = time.perf_counter() - begun
 
@@ -158,13 +148,13 @@ class Generator:
         if self.leaner or self.preset.text_encoder == "turn":
             self.residency.clear()
         encoded = 0
-        with _meaning(), torch.no_grad():
+        with meaning(), torch.no_grad():
             encoders = self._encoders or load_encoders(self.preset, self._kind, self._located, place)
             for key, job in (ahead | needed).items():
                 try:
-                    with _meaning(), contextlib.suppress(Cancelled):  # which the clip's own steps will raise
+                    with meaning(), contextlib.suppress(Cancelled):  # which the clip's own steps will raise
                         job.report(0.0)
-                    with _meaning():
+                    with meaning():
                         self._embeddings.put(key, self._kind.embed(encoders, job.plan, job.picture, place))
                     encoded += 1
                 except (Stopped, MustRestart):
@@ -237,7 +227,7 @@ class Generator:
         self._now.progress = Progress(job.report, kind.forwards(plan, self.preset))
         arguments = kind.call(plan, self.preset, job.picture, job.last) | self._embedded(job)
         arguments |= {"generator": torch.Generator("cpu").manual_seed(plan.seed), "output_type": "pt"}
-        with _meaning(), torch.no_grad():
+        with meaning(), torch.no_grad():
             pipe = self._own_pipe()
             frames = kind.decode(pipe, kind.run(pipe, arguments, self.preset))
             host, arrived = self._to_host(frames, job)
@@ -364,17 +354,3 @@ def _must_be_finite(_module: torch.nn.Module, _args: Any, made: Any) -> None:
     pictures = made[0] if isinstance(made, tuple) else made
     if not bool(torch.isfinite(pictures).all()):
         raise NotFinite
-
-
-@contextlib.contextmanager
-def _meaning() -> Iterator[None]:
-    """Raise a RuntimeError of torch's as what it is: no memory, a card that is lost, or a failure like any other."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY):
-            raise OutOfMemory(f"{OutOfMemory.__doc__} {said}") from error
-        if any(words in said for words in CARD_LOST):
-            raise CardLost(f"{CardLost.__doc__} {said}") from error
-        raise

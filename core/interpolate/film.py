@@ -15,7 +15,8 @@ import torch
 
 from core.errors import Refused
 from core.interpolate.flow import is_cut
-from core.interpolate.network import Frame, as_frames, as_tensor, meaning
+from core.interpolate.network import Frame, as_frames, as_tensor
+from core.torch_errors import meaning
 
 MULTIPLE = 64
 """Both sides of what the network is given: it halves them six times."""

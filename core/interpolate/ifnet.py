@@ -90,8 +90,15 @@ class IFNet(nn.Module):
         summed = a.new_zeros((len(a), sums, *a.shape[2:]))
         handed: list[torch.Tensor] = []
         for number, scale in enumerate(variant.scales):
-            finer = [_grown(part, variant.scales[number - 1] // scale) for part in handed]
-            made = self.get_submodule(f"block{number}")(self._seen(a, b, t, summed if number else None, finer, scale))
+            if number == 0:
+                sides, told = (_shrunk(a, scale), _shrunk(b, scale)), []
+            else:
+                sides = _warped(a, b, summed[:, :FLOW], scale)
+                small, finer = _shrunk(summed, scale), variant.scales[number - 1] // scale
+                told = [small[:, FLOW:], *(_grown(part, finer) for part in handed), small[:, :FLOW] / scale]
+            x = self._together(sides, t, told)
+            del sides, told  # at full size they are the most that is held
+            made = self.get_submodule(f"block{number}")(x)
             found = _grown(_exact(made[:, :sums]), scale)
             found[:, :FLOW] *= scale
             summed += found
@@ -101,20 +108,15 @@ class IFNet(nn.Module):
         from_a, from_b = _warped(a[:, :COLOURS], b[:, :COLOURS], flow, 1)
         return from_b + (from_a - from_b) * mask, flow
 
-    def _seen(
-        self, a: torch.Tensor, b: torch.Tensor, t: torch.Tensor, summed: torch.Tensor | None,
-        handed: list[torch.Tensor], scale: int,
-    ) -> torch.Tensor:  # fmt: skip
-        """What a block reads, ``(B, inputs, H / scale, W / scale)``; ``summed`` is what all before it have found."""
-        if summed is None:
-            sides, told = (_shrunk(a, scale), _shrunk(b, scale)), []
-        else:
-            sides = _warped(a, b, summed[:, :FLOW], scale)
-            small = _shrunk(summed, scale)
-            told = [small[:, FLOW:], *handed, small[:, :FLOW] / scale]
+    def _together(
+        self, sides: tuple[torch.Tensor, torch.Tensor], t: torch.Tensor, told: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """What a block reads, ``(B, inputs, h, w)``, in its precision, a pixel's channels side by side in memory."""
         times = t.reshape(-1, 1, 1, 1).expand(-1, 1, *sides[0].shape[2:])
         parts = [*(x[:, :COLOURS] for x in sides), *(x[:, COLOURS:] for x in sides), times, *told]
-        return torch.cat([part.to(self._dtype) for part in parts], dim=1).contiguous(memory_format=torch.channels_last)
+        shape = (len(t), sum(part.shape[1] for part in parts), *sides[0].shape[2:])
+        x = torch.empty(shape, dtype=self._dtype, device=t.device, memory_format=torch.channels_last)
+        return torch.cat(parts, dim=1, out=x)
 
     @property
     def _dtype(self) -> torch.dtype:

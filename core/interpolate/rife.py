@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from core.interpolate.flow import is_cut
 from core.interpolate.ifnet import IFNet
-from core.interpolate.network import Frame, NotFinite, OutOfMemory, as_frames, as_tensor, meaning, padded
+from core.interpolate.network import Frame, NotFinite, as_frames, as_tensor, padded
 from core.interpolate.plan import Sample
 from core.interpolate.rife_weights import load_network
+from core.torch_errors import OutOfMemory, meaning
 
 Picture = NDArray[np.float32]
 """``(H, W, 3)``, RGB of 0..1."""
@@ -62,7 +63,7 @@ class Rife:
             made = self._made(described[:1], described[1:], [t])[0, :, :height, :width]
             if not bool(torch.isfinite(made).all()):
                 raise NotFinite
-            picture: Picture = made.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+            picture: Picture = made.clamp(0, 1).permute(1, 2, 0).contiguous().cpu().numpy()
         return picture
 
     def clip(self, base: Sequence[Frame] | Frame, samples: Iterable[Sample]) -> Iterator[Frame]:

@@ -30,8 +30,9 @@ def load_network(path: Path) -> IFNet:
     tensors = _in_one_style(path, _read(path))
     variant = _variant_of(path, tensors)
     _check(path, tensors, variant)
-    network = IFNet(variant)
-    network.load_state_dict(_without_beta(tensors))
+    with torch.device("meta"):  # its own random weights would take longer than all else
+        network = IFNet(variant)
+    network.load_state_dict(_without_beta(tensors), assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "check",
     "local",
     "shootout",
+    "interpolate",
     "doctor",
     "weights",
     "pause",

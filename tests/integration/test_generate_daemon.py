@@ -26,6 +26,7 @@ from core.generate.plan import Plan
 from core.generate.stage import prepare
 from core.motion import Rect
 from core.rooms import BASE_FILE, CANCEL_FILE, ClipFolder, Waiting
+from core.torch_errors import CardLost
 from daemons import generate
 from daemons.generate import OVERTAKEN_MAX, GenerateDaemon
 from daemons.runtime import AGAIN
@@ -339,7 +340,7 @@ def test_a_card_that_is_lost_while_frames_leave_it_ends_the_process(
     house = fed(tmp_path / "home", "a")
 
     def lost(_made: Made) -> None:
-        raise generators.CardLost("CUDA error: unspecified launch failure")
+        raise CardLost("CUDA error: unspecified launch failure")
 
     with monkeypatch.context() as patch:
         patch.setattr(Made, "frames", lost)

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from core.contract import GenerationParams, Keyframe, Motion
 from core.errors import Cancelled, DropreelError, Stopped
 from core.generate import generator as generators
-from core.generate.generator import Blank, CardLost, Generator, Job, Made, NotFinite, OutOfMemory, WrongFrames
+from core.generate.generator import Blank, Generator, Job, Made, NotFinite, WrongFrames
 from core.generate.loading import load_encoders
 from core.generate.plan import make_plan
 from core.generate.presets import Preset, read_presets
 from core.generate.studio import GenerationSettings
 from core.generate.weights import locate
 from core.motion import FULL, MotionType
+from core.torch_errors import CardLost, OutOfMemory
 from tests import tiny
 
 pytestmark = pytest.mark.timeout(120)

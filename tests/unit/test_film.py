@@ -91,6 +91,7 @@ def test_a_plan_runs_over_it_and_two_shots_are_never_blended(tmp_path: Path) -> 
     a, b = _pair()
     other = np.zeros_like(a)
     base = np.stack([a, b, other])
+    base.flags.writeable = False  # as a clip's file is
     samples = [Sample(0, Fraction(0)), Sample(0, Fraction(1, 2)), Sample(1, Fraction(1, 3)), Sample(1, Fraction(2, 3))]
     still, new, early, late = retimed(base, samples, film)
     assert np.array_equal(still, a)

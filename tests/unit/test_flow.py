@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.camera import Camera
-from core.interpolate.flow import Flow
+from core.interpolate.flow import Flow, is_cut
 from core.interpolate.plan import Sample, plan
 from core.interpolate.retime import retimed
 from core.motion import Rect
@@ -64,6 +64,56 @@ def test_two_shots_are_never_blended() -> None:
     early, late = _between(a, b, 0.3, 0.7)
     assert np.array_equal(early, a)
     assert np.array_equal(late, b)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_cut_between_any_two_pictures_is_seen(seed: int) -> None:
+    view = Rect(0.1, 0.1, 0.7, 0.7)
+    a, b = (np.array(Camera(_scene(each), SIZE).render(view)) for each in (0, seed))
+    assert is_cut(a, b)
+    assert is_cut(b, a)
+    assert np.array_equal(_between(a, b, 0.5)[0], b)
+
+
+def test_a_flash_is_not_spread_over_its_neighbours() -> None:
+    a = _seen(0.1)
+    flash = np.clip(a.astype(int) + 110, 0, 255).astype(np.uint8)
+    for before, after in ((a, flash), (flash, a)):
+        early, late = _between(before, after, 0.4, 0.6)
+        assert np.array_equal(early, before)
+        assert np.array_equal(late, after)
+
+
+def test_a_slow_fade_is_no_cut_and_goes_on_evenly() -> None:
+    a = _seen(0.1)
+    dimmed = [np.rint(a * share).astype(np.uint8) for share in (0.9, 0.85, 0.8)]
+    assert not is_cut(dimmed[0], dimmed[2])
+    (made,) = _between(dimmed[0], dimmed[2], 0.5)
+    assert _psnr(made, dimmed[1]) > 40
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.03, 0.06])
+def test_a_move_is_no_cut(shift: float) -> None:
+    assert not is_cut(_seen(0.1), _seen(0.1 + shift))
+
+
+def test_halves_go_up_as_codecs_have_it() -> None:
+    a = np.full((64, 96, 3), 100, np.uint8)
+    (made,) = _between(a, a + 1, 0.5)
+    assert np.array_equal(made, a + 1)
+    (made,) = _between(a, a + 1, 0.49)
+    assert np.array_equal(made, a)
+
+
+def test_what_is_taken_late_or_not_at_all_is_no_trouble() -> None:
+    flow, a, b = Flow(), _seen(0.1), _seen(0.12)
+    wanted = _between(a, b, 0.2, 0.4, 0.6, 0.8)
+    first = flow.between(a, b, [0.2, 0.4, 0.6, 0.8])
+    assert np.array_equal(next(first), wanted[0])
+    larger = np.ascontiguousarray(np.pad(a, ((0, 16), (0, 0), (0, 0))))
+    assert next(flow.between(larger, larger, [0.5])).shape == larger.shape
+    assert all(map(np.array_equal, first, wanted[1:]))
+    assert list(flow.between(a, b, [])) == []
 
 
 def test_the_same_pair_gives_the_same_bytes() -> None:
