@@ -32,7 +32,6 @@ from core.encode.command import ffmpeg_program
 from core.fidelity import Fidelity, fidelity
 from core.interpolate.flow import Flow
 from core.interpolate.plan import plan
-from core.interpolate.retime import retimed
 from core.motion import CameraPath, Rect
 from core.work import unwatched
 
@@ -102,7 +101,7 @@ def run(repeats: int = 5) -> list[Row]:
             for side in list(seconds)[:: (-1) ** turn]:
                 began = time.perf_counter()
                 if side == "flow":
-                    for _ in retimed(base, samples, Flow()):
+                    for _ in Flow().clip(base, samples):
                         pass
                 else:
                     _ffmpeg(*given, "-pix_fmt", "yuv420p", "-i", str(yuv), "-vf", f"minterpolate=fps={FPS}:{side}",

@@ -34,7 +34,7 @@ from core.generate.presets import PRESETS_FILE, Preset, presets_of, shipped_pres
 from core.generate.studio import GenerationSettings
 from core.home import SETTINGS_FILE, Home
 from core.image import ImageLimits
-from core.interpolate.plan import Mode
+from core.interpolate.methods import InterpolateSettings
 from core.motion import Size
 from core.qa.verdict import QaThresholds
 from core.safety import MotionLimits
@@ -89,12 +89,6 @@ class OutputSettings(Section):
         """The size that a manifest entry asks for; what it leaves out is as for any image of this shape."""
         width, height = self.size_for(image)
         return params.width or width, params.height or height
-
-
-class InterpolateSettings(Section):
-    """From the model's rate to the delivered one."""
-
-    mode: Mode = Mode.time_true
 
 
 Host = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9:.][A-Za-z0-9:._-]*)?$")]

@@ -43,7 +43,8 @@ class Models:
         """
         if self._generator is None or self._generator.preset != preset:
             files = locate(preset, self._settings.generation, self._root)
-            from core.generate.generator import Generator, card_memory, device_here, limit_card_memory
+            from core.device import card_memory, device_here, limit_card_memory
+            from core.generate.generator import Generator
 
             device = device_here(self._settings.generation.device)
             limit_card_memory(device, self._settings.generation.memory_gib)
@@ -57,7 +58,7 @@ class Models:
     def gain_from_rehearsal(self, preset: Preset) -> bool:
         """Whether a first clip takes longer than the others. Raises ``Refused`` where weights are missing."""
         locate(preset, self._settings.generation, self._root)
-        from core.generate.generator import device_here
+        from core.device import device_here
 
         return preset.compile or device_here(self._settings.generation.device).type == "cuda"
 

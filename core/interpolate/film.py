@@ -16,6 +16,8 @@ import torch
 from core.errors import Refused
 from core.interpolate.flow import is_cut
 from core.interpolate.network import Frame, as_frames, as_tensor
+from core.interpolate.plan import Sample
+from core.interpolate.retime import pair_by_pair
 from core.torch_errors import meaning
 
 MULTIPLE = 64
@@ -69,6 +71,10 @@ class Film:
                 remedy=REMEDY,
             )
         return cls(network if torch.device(device).type == "cuda" else network.float(), device)
+
+    def clip(self, base: Frame, samples: Iterable[Sample]) -> Iterator[Frame]:
+        """The frames of ``samples``; see ``retime.Method``."""
+        return pair_by_pair(base, samples, self.between)
 
     def between(self, a: Frame, b: Frame, times: Iterable[float]) -> Iterator[Frame]:
         """The frames at ascending ``times``, in (0, 1), between two RGB frames, ``(H, W, 3)``.

@@ -16,6 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.interpolate.plan import Sample
+from core.interpolate.retime import pair_by_pair
+
 Frame = NDArray[np.uint8]
 Field = NDArray[np.float32]
 """``(h, w)`` or ``(h, w, 2)`` at the size at which the flow is sought."""
@@ -54,6 +57,10 @@ class Flow:
         self._pool = ThreadPoolExecutor(THREADS, "flow")
         self._dis = _dis(), _dis()
         self._grid = _grid(0, 0)
+
+    def clip(self, base: Frame, samples: Iterable[Sample]) -> Iterator[Frame]:
+        """The frames of ``samples``; see ``retime.Method``."""
+        return pair_by_pair(base, samples, self.between)
 
     def between(self, a: Frame, b: Frame, times: Iterable[float]) -> Iterator[Frame]:
         """The frames at ``times``, in (0, 1), between two RGB frames, ``(H, W, 3)``; of two shots, the nearer one.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import Refused
+from core.errors import BadSettings, Refused
 from core.interpolate.flow import Flow
 from core.interpolate.plan import Mode
 from core.interpolate.retime import Method
@@ -51,40 +52,54 @@ def choose(rules: InterpolateSettings, weights: Path) -> MethodName:
     return next((name for name, file in there.items() if file.is_file()), MethodName.flow)
 
 
-def load(name: MethodName, file: Path | None, device: str = "auto") -> Method:
-    """A method, ready. ``file`` holds its weights; flow has none.
+class Chosen(NamedTuple):
+    """A method, loaded."""
 
-    Raises ``Refused`` where the file is missing or is not what the method takes.
+    method: Method
+    record: dict[str, str]
+    """What a clip's record says of it beside its name: which weights, on what."""
+
+
+def load(name: MethodName, file: Path | None, device: str = "auto") -> Chosen:
+    """A method, ready to work. ``file`` holds its weights; flow has none.
+
+    Raises ``BadSettings`` where torch or the device is missing, and ``Refused`` where the file is, or is none of this
+    method's.
     """
     if name is MethodName.flow:
-        return Flow()
+        return Chosen(Flow(), {})
     if file is None or not file.is_file():
         raise Refused.because(
             "interpolator_missing",
             f"The weights of {name} are not there: {file or 'no file is named'}.",
-            file=None if file is None else file.name,
-            remedy='Put them there, or say method = "flow", which needs none.',
+            remedy="Put them there, or choose the method flow, which needs none.",
         )
-    place = _device(device)
+    if importlib.util.find_spec("torch") is None:
+        raise BadSettings(f"{name} needs torch: pip install 'dropreel[gpu]', or choose the method flow.")
+    from core.device import device_here
+
+    place = device_here(device)
+    if device == "auto" and place.type == "mps":  # not tried there
+        place = device_here("cpu")
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    record = {"weights": f"{file.name}#{digest[:16]}", "device": str(place)}
     if name is MethodName.rife:
         from core.interpolate.rife import Rife
 
-        return Rife.load(file, place)
+        rife = Rife.load(file, place)
+        return Chosen(rife, record | {"variant": rife.variant.name})
     from core.interpolate.film import Film
 
-    return Film.load(file, place)
+    return Chosen(Film.load(file, place), record)
 
 
-def load_from(rules: InterpolateSettings, weights: Path) -> Method:
+def load_from(rules: InterpolateSettings, weights: Path) -> Chosen:
     """The method of the settings. Raises as ``load`` does."""
     name = choose(rules, weights)
     files = {MethodName.rife: weights / rules.rife, MethodName.film: weights / rules.film}
+    if name is not MethodName.flow and rules.memory_gib is not None:
+        from core.device import device_here, limit_card_memory
+
+        limit_card_memory(device_here(rules.device), rules.memory_gib)
     return load(name, files.get(name), rules.device)
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

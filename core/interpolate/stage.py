@@ -7,17 +7,16 @@ from typing import Any
 
 from core import frames, fsops, image
 from core.interpolate.filmed import canvas_views, film, shows_all
-from core.interpolate.flow import Flow
+from core.interpolate.methods import Chosen
 from core.interpolate.plan import is_identity, plan
-from core.interpolate.retime import retimed
 from core.motion import Rect, Size
 from core.rooms import BASE_FILE, FRAMES_FILE, ClipFolder
 from core.settings import Settings
 from core.work import Report
 
 
-def interpolate(folder: ClipFolder, settings: Settings, report: Report) -> dict[str, Any]:
-    """Make the delivered frames, then drop the base frames; returns the recorded plan.
+def interpolate(folder: ClipFolder, settings: Settings, chosen: Chosen, report: Report) -> dict[str, Any]:
+    """Make the delivered frames by the ``chosen`` method, then drop the base frames; returns the recorded plan.
 
     Frames that are the clip as they stand pass through untouched: their file is renamed. Raises ``DiskFull``, and
     what ``report`` raises.
@@ -33,7 +32,7 @@ def interpolate(folder: ClipFolder, settings: Settings, report: Report) -> dict[
     )
     camera, canvas = made.get("camera", "path"), (made["width"], made["height"])
     size, views = (canvas, None) if camera == "path" else _filming(folder, settings, camera, canvas, len(samples))
-    method = None if is_identity(samples, made["frames"]) else Flow()
+    method = None if is_identity(samples, made["frames"]) else chosen.method
     base, final = folder.path / BASE_FILE, folder.path / FRAMES_FILE
     if final.exists():  # a crash came before the base frames were dropped, or before the handing on
         fsops.remove(base)
@@ -41,11 +40,11 @@ def interpolate(folder: ClipFolder, settings: Settings, report: Report) -> dict[
         fsops.move(base, final)
     else:
         pictures = frames.open(base)
-        moments = iter(pictures) if method is None else retimed(pictures, samples, method)
+        moments = iter(pictures) if method is None else method.clip(pictures, samples)
         with frames.create(final, len(samples), size) as out:
             film(moments, views, out, report)
         fsops.remove(base)
-    return {
+    return (chosen.record if method is not None else {}) | {
         "method": "none" if method is None else method.name,
         "base_frames": made["frames"],
         "frames": len(samples),

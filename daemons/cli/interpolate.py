@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -27,9 +26,9 @@ from core import frames, fsops, process
 from core.encode.command import EncodeSettings, ffmpeg_program
 from core.encode.encode import encode
 from core.errors import DropreelError, OutsideZone, ProcessFailed, Stopped
-from core.interpolate.flow import Flow
+from core.interpolate.methods import MethodName, load
 from core.interpolate.plan import Sample
-from core.interpolate.retime import retimed
+from core.interpolate.retime import Method
 from core.work import unwatched
 from daemons.cli.app import app, console
 from daemons.cli.local import stopping
@@ -45,14 +44,6 @@ SQUARE = (
 )
 """Pixels made square, and sides even: a line is cut off where one is odd. Nothing else is resampled."""
 _LINE = re.compile(r"0, *-?\d+, *(?P<pts>-?\d+), *(?P<duration>\d+),")
-
-
-class MethodName(StrEnum):
-    """What makes the new frames."""
-
-    rife = "rife"
-    film = "film"
-    flow = "flow"
 
 
 @dataclass
@@ -90,7 +81,7 @@ def interpolate(
     """
     _check(source, target, method, weights, force=force)
     fsops.confine(target.absolute().parent)
-    maker = _maker(method, weights)
+    maker = load(method, weights).method
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with stopping(), Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("looking", total=None)
@@ -228,7 +219,7 @@ class Pictures:
 class Made:
     """The new frames, made as they are taken; to the encoder they look like a clip's frames."""
 
-    def __init__(self, size: tuple[int, int], samples: Sequence[Sample], pictures: Pictures, method: Any) -> None:
+    def __init__(self, size: tuple[int, int], samples: Sequence[Sample], pictures: Pictures, method: Method) -> None:
         self.shape = (len(samples), size[1], size[0], 3)
         self.count = 0
         self._samples, self._pictures, self._method = samples, pictures, method
@@ -238,9 +229,7 @@ class Made:
 
     def __iter__(self) -> Iterator[Frame]:
         for some in _near(self._samples):
-            base = cast("Frame", self._pictures)
-            clip = getattr(self._method, "clip", None)  # a network makes many at once
-            for frame in clip(base, some) if clip else retimed(base, some, self._method):
+            for frame in self._method.clip(cast("Frame", self._pictures), some):
                 self.count += 1
                 yield frame
 
@@ -287,24 +276,6 @@ def _check(source: Path, target: Path, method: MethodName, weights: Path | None,
         named = f"{weights} is no file" if weights else "none were named"
         raise DropreelError(f"{method} needs its weights, and {named}. Name the file with --weights, or choose "
                             "--method flow.")  # fmt: skip
-
-
-def _maker(method: MethodName, weights: Path | None) -> Any:
-    """What has ``between`` of ``retime.Method``, or ``clip``. Raises what loading the weights does."""
-    if method is MethodName.flow or weights is None:
-        return Flow()
-    try:
-        import torch
-    except ImportError:
-        raise DropreelError(f"{method} needs torch: install dropreel[gpu], or choose --method flow.") from None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if method is MethodName.rife:
-        from core.interpolate.rife import Rife
-
-        return Rife.load(weights, device)
-    from core.interpolate.film import Film
-
-    return Film.load(weights, device)
 
 
 def _unreadable(source: Path, what: str) -> DropreelError:

@@ -14,7 +14,6 @@ from core.errors import Refused
 from core.interpolate.film import Film
 from core.interpolate.network import NotFinite
 from core.interpolate.plan import Sample
-from core.interpolate.retime import retimed
 
 Frame = NDArray[np.uint8]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
@@ -93,7 +92,7 @@ def test_a_plan_runs_over_it_and_two_shots_are_never_blended(tmp_path: Path) -> 
     base = np.stack([a, b, other])
     base.flags.writeable = False  # as a clip's file is
     samples = [Sample(0, Fraction(0)), Sample(0, Fraction(1, 2)), Sample(1, Fraction(1, 3)), Sample(1, Fraction(2, 3))]
-    still, new, early, late = retimed(base, samples, film)
+    still, new, early, late = film.clip(base, samples)
     assert np.array_equal(still, a)
     assert not np.array_equal(new, a)
     assert np.array_equal(early, b)

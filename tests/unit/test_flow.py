@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from core.camera import Camera
 from core.interpolate.flow import Flow, is_cut
 from core.interpolate.plan import Sample, plan
-from core.interpolate.retime import retimed
 from core.motion import Rect
 
 Frame = NDArray[np.uint8]
@@ -124,11 +123,11 @@ def test_the_same_pair_gives_the_same_bytes() -> None:
 def test_retime_passes_base_frames_through_and_makes_the_rest() -> None:
     base = np.stack([_seen(0.1 + 0.01 * number) for number in range(5)])
     samples = plan(5, 8, 0.5, 20)
-    for sample, frame in zip(samples, retimed(base, samples, Flow()), strict=True):
+    for sample, frame in zip(samples, Flow().clip(base, samples), strict=True):
         assert np.array_equal(frame, base[sample.source]) == (sample.t == 0)
 
 
 def test_a_loop_leads_from_the_last_frame_to_the_first() -> None:
     base = np.stack([_seen(0.1), _seen(0.12)])
-    (made,) = retimed(base, [Sample(1, Fraction(1, 2))], Flow())
+    (made,) = Flow().clip(base, [Sample(1, Fraction(1, 2))])
     assert _psnr(made, _seen(0.11)) > _psnr(base[1], _seen(0.11)) + 4
