@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.rows import Row, table
 
-BENCHMARKS = ("camera", "encode", "handoff", "courier", "drop", "journey", "generate")
+BENCHMARKS = ("camera", "encode", "handoff", "courier", "drop", "journey", "generate", "holdout", "interpolate")
 
 
 def main() -> None:

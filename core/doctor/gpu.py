@@ -123,7 +123,7 @@ def _on_host(forecast: Forecast, workers: int, available: int | None) -> Result:
     if forecast.shared:
         seen += f"; and the pages of files, once for all: {_sizes(forecast.shared)}"
     if available is None:
-        return skipped(name, f"{seen}. How much there is nobody tells")
+        return skipped(name, f"{seen}. Not compared: how much the host of that card has is not known here")
     seen += f"; {available / GB:.1f} GB are to be had"
     if own > available:
         return fail(name, seen, "Fewer workers (rooms.workers.generate), a leaner preset, or more memory: else the "

@@ -27,13 +27,13 @@ def judge(patient: Patient, presets: Iterable[Preset]) -> Iterator[Result]:
         if preset.weights is None:
             yield skipped("weights", f"'{preset.name}' has no model, and needs none")
             continue
+        try:
+            check_terms(preset, rules)
+        except Refused as error:  # before anybody fetches what may not be used
+            yield fail(preset.name, error.finding.message, error.finding.remedy or "")
         found = look(preset, rules, patient.home.root)
         if problem := explain(preset, found):
             yield fail(preset.name, problem.message, problem.remedy or "")
-            continue
-        count, size = sum(len(each.files) for each in found), sum(each.bytes for each in found)
-        yield ok(preset.name, f"{count} files, {size / 1e9:,.1f} GB, in {found[0].folder}")
-        try:
-            check_terms(preset, rules)
-        except Refused as error:
-            yield fail(preset.name, error.finding.message, error.finding.remedy or "")
+        else:
+            count, size = sum(len(each.files) for each in found), sum(each.bytes for each in found)
+            yield ok(preset.name, f"{count} files, {size / 1e9:,.1f} GB, in {found[0].folder}")

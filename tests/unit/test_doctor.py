@@ -516,6 +516,14 @@ def test_weights_that_are_not_here(tmp_path: Path, patient: Patient) -> None:
     assert str(tmp_path / "svd" / "weights" / "stabilityai") in found.seen
 
 
+def test_a_model_that_may_not_be_used_is_said_before_its_weights_are_fetched(tmp_path: Path) -> None:
+    home = make(tmp_path / "de", TINY + '[generation]\nmodel = "hunyuanvideo-i2v"\nregion = "DE"\n')
+    terms, missing = weights.there(home)
+    assert (terms.verdict, missing.verdict) == ("fail", "fail")
+    assert "excludes" in terms.seen
+    assert "missing" in missing.seen
+
+
 @pytest.mark.parametrize(("gib", "verdict"), [(80, "ok"), (15, "warn"), (4, "fail")])
 def test_whether_a_preset_fits_a_card(patient: Patient, gib: float, verdict: str) -> None:
     chosen = patient.settings.presets["stable_video_diffusion_v1.1"]
