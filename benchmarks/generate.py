@@ -25,7 +25,8 @@ import torch
 
 from benchmarks.rows import Row, table
 from core.contract import GenerationParams, Keyframe, Motion
-from core.generate.generator import Generator, Job, Made, device_here
+from core.device import device_here
+from core.generate.generator import Generator, Job, Made
 from core.generate.plan import make_plan
 from core.generate.presets import Memory, Preset, read_presets
 from core.generate.studio import GenerationSettings

@@ -40,15 +40,17 @@ from safetensors.torch import save_file
 
 from benchmarks.encode import drawn
 from benchmarks.rows import Row, table
+from core.device import device_here
 from core.generate.embeddings import EmbeddingCache, embedding_key
 from core.generate.family import Family, family
-from core.generate.generator import Generator, Job, Pixels, device_here
-from core.generate.loading import DTYPES, versions
+from core.generate.generator import Generator, Job, Pixels, name_of
+from core.generate.loading import DTYPES
 from core.generate.plan import Plan
 from core.generate.presets import Memory, Preset, Source, shipped_presets
 from core.generate.studio import GenerationSettings
 from core.generate.weights import fingerprint, locate
 from core.motion import Rect, Size, frame_count
+from core.versions import versions
 
 DELIVERED = 30
 """Frames a second of the delivered clip: its last frame is the last that is made."""
@@ -441,7 +443,8 @@ class Ours:
         kind, picture = family(preset.family), _picture(plan)
         located = locate(preset, GenerationSettings(), root)
         files = (file for name in kind.encoders for file in located.files_of(name))
-        key = embedding_key(fingerprint(files), preset.dtype, kind.prompt_key(plan, picture))
+        place = name_of(torch.device("cpu") if preset.text_encoder == "cpu" else device)
+        key = embedding_key(fingerprint(files), preset.dtype, place, kind.prompt_key(plan, picture))
         EmbeddingCache(root / "embeddings").put(key, _embeddings(built, preset, plan))
         self.generator = Generator(preset, located, device, root / "embeddings")
         self.load_seconds = self.generator.load_seconds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core import fsops
@@ -11,22 +9,11 @@ from core.contract import Clip, DeliveredFile, Failure, ResultAck, VideoMeta, lo
 from core.errors import Refused
 from core.home import GpuHalf
 from core.rooms import BASE_FILE, CANCEL_FILE, CLIP_FILE, FRAMES_FILE, ClipFolder
+from core.versions import versions
 
 VIDEO_FILE = "clip.mp4"
 META_FILE = "video_meta.json"
 FAILURE_FILE = "failure.json"
-_PACKAGES = ("dropreel", "numpy", "opencv-python-headless", "pillow", "imageio-ffmpeg", "torch", "diffusers")
-
-
-def versions() -> dict[str, str]:
-    """What made the clip: Python and the libraries whose release may change a pixel."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # an optional one
-            continue
-    return found
 
 
 def _meta(clip: Clip, files: list[DeliveredFile]) -> VideoMeta:

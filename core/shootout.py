@@ -6,10 +6,11 @@ clip is put together here, by formulas that the report prints as they stand.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Self
 
 from core.contract import VideoMeta
@@ -38,7 +39,7 @@ class ClipFigures:
     """``pass``, ``flag``, ``fail`` or ``refused``."""
     reasons: tuple[str, ...]
     seconds: Mapping[str, float]
-    """By room; the model's load is not in them."""
+    """By room; the model's load is not in them, and what it waited for other clips is not either."""
     peak_gib: Figure
     """The most that was taken of the card's memory; None where no card was used."""
     flash_frames: int
@@ -48,15 +49,27 @@ class ClipFigures:
     """SSIM of the delivered first frame and the keyframe's view, -1..1, by QA."""
     card: str
     """What made it; ``CPU`` where nothing else says so."""
+    cold: bool = False
+    """Whether it was made in the first round after its model's load, which warms everything up."""
 
     @classmethod
-    def of(cls, name: str, outcome: str, reasons: Sequence[str], meta: VideoMeta | None, steadiness: Figure) -> Self:
+    def of(
+        cls,
+        name: str,
+        outcome: str,
+        reasons: Sequence[str],
+        meta: VideoMeta | None,
+        steadiness: Figure,
+        *,
+        cold: bool = False,
+    ) -> Self:
         """The figures of a clip, by its meta; of an entry that was refused there is none."""
         made = meta.stages["generate"].details if meta and "generate" in meta.stages else {}
         measures = meta.qa.measures if meta and meta.qa else {}
         seconds = {stage: record.seconds for stage, record in meta.stages.items()} if meta else {}
         if "make_seconds" in made:  # a model's stage also waits: for the load, and for the clips that are made with it
-            seconds["generate"] = made["make_seconds"]
+            parts = ("encode_seconds", "make_seconds", "keep_seconds")
+            seconds["generate"] = round(sum(made.get(part, 0.0) for part in parts), 3)
         card = str(made.get("card") or "CPU")
         return cls(
             name=name,
@@ -68,6 +81,7 @@ class ClipFigures:
             steadiness=steadiness,
             first_frame=_figure(measures.get("first_frame_ssim")),
             card="CPU" if card == "cpu" else card,
+            cold=cold,
         )
 
     @property
@@ -78,15 +92,20 @@ class ClipFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of a preset: the medians over its clips that came out, and how many these are."""
+    """What was measured of a preset: of its clips that came out the medians, or for seconds the means."""
 
     n: int
+    """How many came out."""
     of: int
     """How many it was asked for."""
     seconds: Figure
-    """A clip, all rooms one after another."""
+    """A clip, all rooms one after another: the mean, for the first clip of a round pays for what all of it need."""
     rooms: Mapping[str, float]
-    """The median of each room, in seconds."""
+    """The mean of each room, in seconds."""
+    timed: int
+    """Over how many clips: those that are not cold, or all where there is no other."""
+    cold: bool
+    """Whether it had to be over cold ones."""
     peak_gib: Figure
     """The most that any clip took."""
     flash_frames: int
@@ -99,12 +118,16 @@ class Figures:
     def of_clips(cls, clips: Sequence[ClipFigures]) -> Self:
         """The figures of a preset's clips."""
         out = [clip for clip in clips if clip.came_out]
-        names = dict.fromkeys(room for clip in out for room in clip.seconds)
+        warm = [clip for clip in out if not clip.cold]
+        timed = warm or out
+        names = dict.fromkeys(room for clip in timed for room in clip.seconds)
         return cls(
             n=len(out),
             of=len(clips),
-            seconds=_median(sum(clip.seconds.values()) for clip in out),
-            rooms={room: float(median(clip.seconds.get(room, 0.0) for clip in out)) for room in names},
+            seconds=fmean(sum(clip.seconds.values()) for clip in timed) if timed else None,
+            rooms={room: fmean(clip.seconds.get(room, 0.0) for clip in timed) for room in names},
+            timed=len(timed),
+            cold=bool(timed) and not warm,
             peak_gib=max((clip.peak_gib for clip in clips if clip.peak_gib is not None), default=None),
             flash_frames=sum(clip.flash_frames for clip in clips),
             steadiness=_median(clip.steadiness for clip in out),
@@ -151,7 +174,7 @@ def rules(memory_gib: float = MEMORY_GIB) -> tuple[Rule, ...]:
             40,
             "seconds",
             f"clamp(log({SECONDS_MAX:g} / x) / log({SECONDS_MAX:g} / {SECONDS_GOOD:g}))",
-            f"x: the median seconds a clip. All at {SECONDS_GOOD:g} s, none at {SECONDS_MAX:g} s, and each halving is "
+            f"x: the mean seconds a clip. All at {SECONDS_GOOD:g} s, none at {SECONDS_MAX:g} s, and each halving is "
             "worth the same, as it is to whoever pays for cards.",
             lambda x: _halvings(x, SECONDS_MAX, SECONDS_GOOD),
         ),
@@ -218,6 +241,8 @@ class Contestant:
             "of": figures.of,
             "card": figures.card,
             "seconds": _rounded(figures.seconds),
+            "timed": figures.timed,
+            "cold": figures.cold,
             "rooms": {room: round(seconds, 3) for room, seconds in figures.rooms.items()},
             "peak_gib": figures.peak_gib,
             "flash_frames": figures.flash_frames,
@@ -231,6 +256,7 @@ class Contestant:
                     "outcome": clip.outcome,
                     "reasons": list(clip.reasons),
                     "seconds": dict(clip.seconds),
+                    "cold": clip.cold,
                     "peak_gib": clip.peak_gib,
                     "flash_frames": clip.flash_frames,
                     "steadiness": _rounded(clip.steadiness),
@@ -239,6 +265,25 @@ class Contestant:
                 for clip in self.clips
             ],
         }
+
+
+def cold(metas: Iterable[VideoMeta]) -> set[str]:
+    """The ids of one preset's clips that were made in the first round after a load of its model.
+
+    Rooms work one after another here, so that the model was loaded anew wherever another room worked in between.
+    """
+    made = sorted((meta for meta in metas if "generate" in meta.stages), key=lambda meta: _done(meta, "generate"))
+    elsewhere = [_done(meta, stage) for meta in made for stage in meta.stages if stage != "generate"]
+    found = set[str]()
+    left, before = 0, None
+    for meta in made:
+        at = _done(meta, "generate")
+        if before is None or any(before <= other < at for other in elsewhere):
+            left = int(meta.stages["generate"].details.get("together", 0))  # the camera has no rounds
+        if left > 0:
+            found.add(meta.clip_id)
+        left, before = left - 1, at
+    return found
 
 
 def judge(preset: str, clips: Sequence[ClipFigures], memory_gib: float = MEMORY_GIB) -> Contestant:
@@ -285,6 +330,10 @@ def _halvings(x: float, worst: float, best: float) -> float:
 
 def _between(x: float, worst: float, best: float) -> float:
     return clamp((x - worst) / (best - worst))
+
+
+def _done(meta: VideoMeta, stage: str) -> dt.datetime:
+    return meta.stages[stage].finished_at
 
 
 def _median(found: Any) -> Figure:

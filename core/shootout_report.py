@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.shootout import MEMORY_GIB, SECONDS_MAX, STEADY_MIN, ClipFigures, Contestant, Figure, Rule, rules
+from core.shootout import MEMORY_GIB, SECONDS_MAX, STEADY_MIN, ClipFigures, Contestant, Figure, Figures, Rule, rules
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --bar: #3a7bd5; --bad: #c33; --dim: #8889 }
@@ -74,7 +74,7 @@ class Terms:
 def eliminations(memory_gib: float) -> list[str]:
     """What eliminates a preset, in words."""
     return [
-        f"over {SECONDS_MAX:g} s a clip in the median",
+        f"over {SECONDS_MAX:g} s a clip in the mean",
         f"over {memory_gib:g} GiB of the card's memory for any clip",
         "any flash frame that QA finds, in a clip that failed too",
         f"a temporal SSIM below {STEADY_MIN:g} in the median",
@@ -91,7 +91,8 @@ def page(contestants: Sequence[Contestant], keyframes: Sequence[Shown], terms: T
         f"<title>Shootout on {_text(cards)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Shootout on {_text(cards)}</h1>",
         f"<p>{len(contestants)} presets, {len(keyframes)} keyframes, the same motions for all.</p>",
-        f"<p>A card costs ${terms.dollars_per_hour:g} an hour. Figures are medians over the clips that came out.</p>",
+        f"<p>A card costs ${terms.dollars_per_hour:g} an hour.</p>",
+        "<p>Figures are medians over the clips that came out; seconds, and what follows from them, are means.</p>",
         _table(contestants, terms),
         "<h2>The clips</h2>",
         "<p>H.265: Safari plays it everywhere, other browsers where the machine decodes it.</p>",
@@ -128,7 +129,7 @@ def _line(one: Contestant, terms: Terms) -> str:
         points = one.points[rule.name]
         cells.append(_cell(points, ".1f", None if points is None else points / rule.points))
     cells += [
-        _cell(figures.seconds, ".2f"),
+        _cell(figures.seconds, ".2f", more=_timed(figures)),
         _cell(figures.steadiness, ".4f"),
         _cell(figures.first_frame, ".4f"),
         _cell(figures.peak_gib, ".2f"),
@@ -139,6 +140,13 @@ def _line(one: Contestant, terms: Terms) -> str:
     ]
     kind = ' class="out"' if one.eliminated else ""
     return f"<tr{kind}>{''.join(cells)}</tr>"
+
+
+def _timed(figures: Figures) -> str:
+    """Of how many clips the seconds are, where that is not all that came out or where they are no fair ones."""
+    if figures.cold:
+        return " <small>with the warm-up</small>"
+    return f" <small>of {figures.timed}</small>" if figures.timed < figures.n else ""
 
 
 def _cell(value: Figure, digits: str, share: Figure = None, more: str = "") -> str:
@@ -185,7 +193,9 @@ def _formulas(found: Sequence[Rule]) -> str:
 
 _NOTES = """
 The score is the sum of the points; where something could not be measured, as a share of those that could be made.
-Seconds a clip: the work of all rooms, one after another, on this machine; a model's load is not in them.
+Seconds a clip: the work of all rooms, one after another, on this machine, with prompts, changes of experts, checks.
+A model's load is not in them, nor are the clips of the first round after it, while there are others: it warms up.
+Clips that share a round share what it takes to change experts: hence the mean, which is what a long batch takes.
 Clips a minute: with a worker in every room, the slowest room sets the pace. $ a clip: the card's hour at that pace.
 Temporal SSIM: each frame against the one before it, brought into its place by optical flow, where both show the same.
 It is measured on delivered frames, 512 pixels wide; those that interpolation made are among them.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from core import gpu
 from core.cards import CardFigures, open_nvml, read, visible
 from core.errors import MustRestart, Refused, Stopped, UnreadableClip
+from core.generate.checks import BadFrames
 from core.generate.models import Models, host_bytes
 from core.generate.stage import film, keep, prepare, rehearsal
 from core.home import Home
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from core.generate.generator import Generator, Job
     from core.generate.presets import Preset
 
+R = TypeVar("R")
+
 AHEAD = 16
 """So many of the clips that wait are decoded, and their captions encoded, while others are made."""
 OVERTAKEN_MAX = 16
@@ -35,7 +39,10 @@ OVERTAKEN_MAX = 16
 HOST_GROWTH_BYTES = 8 << 30
 """A worker that holds so much more memory than after its model's first clip leaves, to be started afresh."""
 LOAD_SECONDS_MAX = 1800.0
-"""A model that takes longer to load is not waited for any more: the watchdog may have this worker."""
+"""A model that takes longer to load, or prompts to be encoded, is not waited for any more: the watchdog may have this
+worker."""
+BAD_FRAMES_MAX = 2
+"""A clip that came out as none so often is given up: plan and seed are the same at every attempt, and so are frames."""
 
 
 @dataclass
@@ -84,10 +91,12 @@ class GenerateDaemon(StageDaemon):
             return
         try:
             if self._models.gain_from_rehearsal(preset):
-                for _, made in self._generator(preset).run([rehearsal(preset, self.settings, self.runtime.breathe)]):
-                    self.log.info(
-                        "model.ready", model=preset.name, error=str(made) if isinstance(made, Exception) else None
-                    )
+                generator, job = self._generator(preset), rehearsal(preset, self.settings, self.runtime.breathe)
+                self._encode(generator, [job])
+                for _, made in generator.run([job]):
+                    if isinstance(made, Exception):
+                        raise made
+                    self.log.info("model.ready", model=preset.name)
         except Stopped:
             return
         except MustRestart:
@@ -197,6 +206,7 @@ class GenerateDaemon(StageDaemon):
             return
         name = folder.clip.clip_id
         job = self._prepared(name) or prepare(folder, self.settings)
+        self._models.refuse_what_does_not_fit(job.plan)
         job = replace(job, report=self.runtime.reporter(folder))
         hands[name] = InHand(folder, job, folder.clip.attempts[self.stage])
 
@@ -218,16 +228,24 @@ class GenerateDaemon(StageDaemon):
         if counted != hand.attempt:
             self.worker.charge(hand.folder, hand.attempt - counted)
         with contextlib.suppress(Stopped):  # it was given back; whoever stops knows
-            self.settle(hand.folder, do)
+            self.settle(hand.folder, partial(self._no_third_time, hand, do))
+
+    def _no_third_time(self, hand: InHand, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except BadFrames as error:
+            if hand.attempt < min(BAD_FRAMES_MAX, self.settings.rooms.max_attempts):
+                raise
+            self.runtime.metrics.attempt_failed()
+            raise Refused.because("frames_bad", f"{type(error).__name__}: {error}",
+                                  remedy="Choose another seed, or another model.") from error  # fmt: skip
 
     def _round(self, hands: dict[str, InHand]) -> None:
         jobs = [hand.job for hand in hands.values()]
         preset = self.settings.presets[jobs[0].plan.preset]
         self._look_ahead(preset.name)
         generator = self._generator(preset)
-        encoded = generator.encode(jobs, self._coming)
-        if encoded:
-            self.log.info("prompts.encoded", model=preset.name, prompts=encoded)
+        self._encode(generator, jobs)
         with self.runtime.metrics.gpu_time():
             for job, made in generator.run(jobs, lambda job: self._charge(hands[job.name].folder if job else None)):
                 self._tell_changes(generator)
@@ -244,15 +262,30 @@ class GenerateDaemon(StageDaemon):
         if self._models.loaded == preset.name:
             return self._models.get(preset)
         self.log.info("model.loading", model=preset.name)
-        loading: Future[Generator] = Future()
-        threading.Thread(target=_fulfil, args=(loading, partial(self._models.get, preset)), daemon=True).start()
-        limit = time.monotonic() + LOAD_SECONDS_MAX
-        while time.monotonic() < limit and not wait([loading], timeout=0.5).done:
-            self.runtime.breathe()
-        generator = loading.result()
+        generator = self._breathing(partial(self._models.get, preset))
         self.log.info("model.loaded", model=preset.name, seconds=round(generator.load_seconds, 1))
         self._attention, self._leaner = preset.attention, False
         return generator
+
+    def _encode(self, generator: Generator, jobs: Sequence[Job]) -> None:
+        """Encode the prompts of a round, and of what comes after it."""
+
+        def ours(jobs: Sequence[Job]) -> list[Job]:  # feeding the watchdog is for the loop's own thread
+            return [replace(job, report=self._heed_stop) for job in jobs]
+
+        encoded = self._breathing(lambda: generator.encode(ours(jobs), lambda: ours(self._coming())))
+        if encoded:
+            self.log.info("prompts.encoded", model=generator.preset.name, prompts=encoded)
+
+    def _heed_stop(self, _fraction: float = 0.0) -> None:
+        if self.runtime.stopping:
+            raise Stopped
+
+    def _breathing(self, do: Callable[[], R]) -> R:
+        """Do something long in a thread, so that this worker feeds the watchdog and hears when it is to leave."""
+        promise: Future[R] = Future()
+        threading.Thread(target=_fulfil, args=(promise, do), daemon=True).start()
+        return _result(promise, self.runtime.breathe, LOAD_SECONDS_MAX)
 
     def _tell_changes(self, generator: Generator) -> None:
         """Say that the loaded model works otherwise than before: the generator found that it must."""
@@ -269,7 +302,7 @@ class GenerateDaemon(StageDaemon):
 
     def _conclude(self, hand: InHand) -> None:
         assert hand.kept is not None  # noqa: S101 - it was submitted before it got on the list
-        details = hand.kept.result()
+        details = _result(hand.kept, self.runtime.alive)  # what is made is handed on, also by one who is to leave
         self.record(hand.folder, details, time.monotonic() - hand.begun)
         clip = hand.folder.clip
         self.tracker.track_video_operation("generate", clip, hand.folder.image, frame_count=details["frames"])
@@ -300,12 +333,8 @@ class GenerateDaemon(StageDaemon):
 
     def _coming(self) -> list[Job]:
         """The clips that come next, once they are prepared; what is wrong with one is said when it is claimed."""
-        found = []
-        for preparing in self._ahead.values():
-            self.runtime.breathe()
-            if preparing.exception() is None:
-                found.append(replace(preparing.result(), report=self.runtime.breathe))
-        return found
+        waiting = list(self._ahead.values())
+        return [preparing.result() for preparing in waiting if preparing.exception() is None]
 
     def _prepare_waiting(self, name: str) -> Job:
         return prepare(ClipFolder.open(self.room.ready / name), self.settings)
@@ -315,7 +344,7 @@ class GenerateDaemon(StageDaemon):
         if job is None:
             return None
         try:
-            return job.result()
+            return _result(job, self.runtime.alive)
         except Exception:  # noqa: BLE001 - it may have been claimed meanwhile: whatever it is, it comes again
             return None
 
@@ -331,6 +360,14 @@ class GenerateDaemon(StageDaemon):
         if grown > HOST_GROWTH_BYTES:
             self.log.warning("worker.recycled", grown_gib=round(grown / 2**30, 1))
             self.runtime.stop()
+
+
+def _result(promise: Future[R], between: Callable[[], None], seconds: float = math.inf) -> R:
+    """What a promise becomes; ``between`` is called while it is waited for, but no longer than ``seconds``."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit and not wait([promise], timeout=0.5).done:
+        between()
+    return promise.result()
 
 
 def _throw(error: Exception) -> None:

@@ -19,7 +19,7 @@ from core import cards, fsops, process, receipt, toml
 from core.contract import BatchAck, EntryOutcome, Keyframe, Manifest, Rejection, VideoMeta, load
 from core.delivery import VIDEO_FILE
 from core.disk import LOW
-from core.errors import BadSettings, DiskFull, DropreelError, ProcessFailed, Refused
+from core.errors import BadSettings, DiskFull, DropreelError, OutsideZone, ProcessFailed, Refused
 from core.generate.presets import PRESETS_FILE, Preset, shipped_presets
 from core.home import MANIFEST_FILE, SETTINGS_FILE, STAGES, Home
 from core.overview import ServerStatus, results_in, server_status
@@ -323,6 +323,35 @@ def environment_for(device: Device, presets: Sequence[Preset]) -> dict[str, str]
     if device == "mps" and sys.platform != "darwin":
         raise DropreelError("mps is Apple's, and this is no Mac. `--device auto` takes what there is.")
     return {"CUDA_VISIBLE_DEVICES": seen[0].uuid if seen and models else ""}
+
+
+def generation_for(device: Device) -> dict[str, object]:
+    """The keys of ``[generation]`` that a device asks for. A card is hidden from the daemons; Apple's cannot be.
+
+    Their model is what an entry gets that names none: each does, and the camera is in every home.
+    """
+    named: dict[str, object] = {"device": device} if device == "cpu" and sys.platform == "darwin" else {}
+    return {"model": "camera"} | named
+
+
+def prepare_out(out: Path, stems: Sequence[str]) -> None:
+    """Make the folder for the results, and write nowhere else from now on.
+
+    Raises ``DropreelError`` where results of these names are there already: they are not overwritten.
+    """
+    try:
+        fsops.guard(out.absolute() / "any")
+    except OutsideZone:
+        raise DropreelError(f"Folders called mojo…, __crop, __cropped and __selected are the studio's, and protected: "
+                            f"{out} cannot be in one. Choose another --out.") from None  # fmt: skip
+    endings = ("mp4", "video_meta.json", "reason.json")
+    there = [path for folder in (out, out / "flagged", out / "failed") for stem in stems for ending in endings
+             if (path := folder / f"{stem}.{ending}").exists()]  # fmt: skip
+    if there:
+        raise DropreelError(f"{there[0]} is there already, and is not overwritten. Choose another --out, or move "
+                            "away what an earlier run left.")  # fmt: skip
+    fsops.make_folder(out.absolute())
+    fsops.confine(out.absolute())
 
 
 @contextlib.contextmanager

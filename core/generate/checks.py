@@ -39,8 +39,20 @@ CHANNELS = ("red", "green", "blue")
 class BadFrames(DropreelError):
     """The model made no clip."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{self.__doc__} {what}")
+    def __init__(self, what: str = "") -> None:
+        super().__init__(f"{self.__doc__} {what}".rstrip())
+
+
+class NotFinite(BadFrames):
+    """The model made numbers that are none."""
+
+
+class Blank(BadFrames):
+    """The model made a black clip of a picture that is not black."""
+
+
+class WrongFrames(BadFrames):
+    """The model made other frames than it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +89,13 @@ def inspect(frames: Frame, given: Frame, preset: Preset, count: int, report: Rep
     what ``report`` raises, which is called after every frame.
     """
     if len(frames) != count or frames.shape[1:] != given.shape:
-        raise BadFrames(f"It is {_shape(frames)}; {count} frames of {given.shape[1]}×{given.shape[0]} were asked for.")
+        asked = f"{count} frames of {given.shape[1]}×{given.shape[0]}"
+        raise WrongFrames(f"It is {_shape(frames)}; {asked} were asked for.")
     cells = np.empty((count, CELLS * CELLS, 3))
     for number, frame in enumerate(frames):
         cells[number] = _cells(frame)
         report((number + 1) / count)
-    _refuse_black(cells, given)
+    refuse_black(_level(cells), given)
     first_frame, flags = _first_frame(frames[0], given, preset.first_frame)
     if preset.camera == "endpoints":  # the camera moves over what is brighter or darker, and the last picture is given
         return Checked(flags, first_frame)
@@ -93,6 +106,19 @@ def inspect(frames: Frame, given: Frame, preset: Preset, count: int, report: Rep
     if limit is not None and np.abs(left).max() > limit:
         flags.append(_wandered(left, limit))
     return Checked(flags, first_frame, _measures(drifted), gains)
+
+
+def refuse_black(level: NDArray[np.floating], given: Frame) -> None:
+    """Raise ``Blank`` where a frame is black and the picture that the model was given, ``(H, W, 3)``, is not.
+
+    ``level`` is the mean relative luminance of each frame, ``(T,)``.
+    """
+    if _level(_cells(given)[None])[0] < DARK:
+        return
+    black = np.flatnonzero(level < BLACK)
+    if black.size:
+        which = "All frames are" if black.size == len(level) else f"{black.size} frames from frame {black[0]} on are"
+        raise Blank(f"{which} black.")
 
 
 def drift(cells: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,15 +182,6 @@ def _cells(frame: Frame) -> NDArray[np.float32]:
 def _level(cells: NDArray[np.floating]) -> NDArray[np.float32]:
     """The mean relative luminance of each frame, ``(T,)``, from ``(T, K, 3)``."""
     return np.asarray(luminance(cells.astype(np.float32)).mean(axis=1))
-
-
-def _refuse_black(cells: NDArray[np.float64], given: Frame) -> None:
-    if _level(_cells(given)[None])[0] < DARK:
-        return
-    black = np.flatnonzero(_level(cells) < BLACK)
-    if black.size:
-        which = "All frames are" if black.size == len(cells) else f"{black.size} frames from frame {black[0]} on are"
-        raise BadFrames(f"{which} black, and the picture that it was given is not.")
 
 
 def _first_frame(first: Frame, given: Frame, limits: FirstFrame) -> tuple[dict[str, float | None], list[Finding]]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from core import fsops
 if TYPE_CHECKING:
     from core.generate.family import Embeddings
 
+LIBRARIES = ("diffusers", "transformers")
+"""Those that turn a prompt into its embeddings."""
 KEPT = 512
 """Embeddings that are kept, the last used first; one of 512 tokens has some 4 MB."""
 
@@ -57,7 +60,11 @@ class EmbeddingCache:
         return self._folder / f"{key}.safetensors"
 
 
-def embedding_key(encoder: str, dtype: str, prompt_key: tuple[str, ...]) -> str:
-    """The name under which embeddings are kept: of all that they depend on. ``encoder`` tells one encoder's files
-    from another's."""
-    return hashlib.sha256(json.dumps([encoder, dtype, *prompt_key]).encode()).hexdigest()
+def embedding_key(encoder: str, dtype: str, place: str, prompt_key: tuple[str, ...]) -> str:
+    """The name under which embeddings are kept: of all that they depend on.
+
+    ``encoder`` tells one encoder's files from another's, ``place`` the card, or processor, that encodes. The libraries'
+    versions stand for what is in neither: the templates that prompts are put into, and the encoders' arithmetic.
+    """
+    libraries = [version(name) for name in LIBRARIES]
+    return hashlib.sha256(json.dumps([encoder, dtype, place, libraries, prompt_key]).encode()).hexdigest()

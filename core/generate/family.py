@@ -36,6 +36,10 @@ class Family(ABC):
     """Whether it can be given the last frame too."""
     one_dtype: ClassVar[bool] = False
     """Whether its decoder is of the model's own dtype, whatever one wishes."""
+    step_cache: ClassVar[bool] = False
+    """Whether diffusers can skip the blocks of steps that change little."""
+    stays: ClassVar[frozenset[str]] = frozenset()
+    """The components that cannot take turns, for the pipeline changes their weights' dtype as it goes."""
     call_keys: ClassVar[frozenset[str]] = frozenset()
     """The keys that a preset's ``call`` may hold."""
 
@@ -49,7 +53,7 @@ class Family(ABC):
 
     def prompt_key(self, plan: Plan, picture: Pixels) -> tuple[str, ...]:  # noqa: ARG002 - some families need it
         """All that a clip's embeddings depend on beside the encoder and its template."""
-        return plan.prompt, plan.negative if plan.guided else "", str(plan.max_tokens)
+        return plan.prompt, str(plan.guided), plan.negative if plan.guided else "", str(plan.max_tokens)
 
     # ---- with torch ---------------------------------------------------------------------------------------------
     pipeline: ClassVar[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.errors import BadSettings
+from core.errors import Refused
 from core.generate.family import Embeddings, Family, as_picture
 from core.motion import Size
 
@@ -56,11 +56,18 @@ class Hunyuan15(Family):
         }
 
     def run(self, pipe: Any, arguments: dict[str, Any], preset: Preset) -> Any:
-        """Raises ``BadSettings`` where the weights make other sizes than the preset says."""
+        """Raises ``Refused`` where the weights make other sizes than the preset says."""
         planned = preset.call.get("target_size", TARGET_SIZE)
         if pipe.target_size != planned:
-            raise BadSettings(f"Preset '{preset.name}': call.target_size is {planned}, but these weights make sizes "
-                              f"for {pipe.target_size}. Set it to that.")  # fmt: skip
+            raise Refused.because(
+                "preset_unusable",
+                f"Preset '{preset.name}': call.target_size is {planned}, but these weights make sizes for "
+                f"{pipe.target_size}.",
+                field="call.target_size",
+                value=planned,
+                limit=pipe.target_size,
+                remedy="Set it to that, or choose another model.",
+            )
         pipe.guider = pipe.guider.new(guidance_scale=arguments["guidance_scale"])
         return pipe(**{name: value for name, value in arguments.items() if name != "guidance_scale"})
 

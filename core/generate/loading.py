@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from core.errors import BadSettings
 from core.generate.family import Family
 from core.generate.presets import Preset, Schedule
-from core.generate.weights import Located
+from core.generate.weights import Located, models_in
 
 diffusers: Any = importlib.import_module("diffusers")  # neither is typed
 transformers: Any = importlib.import_module("transformers")
@@ -22,8 +23,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def load_model(preset: Preset, kind: Family, located: Located, device: torch.device) -> Any:
     """The pipeline without its prompt encoders, its weights on the host, ready to be brought to ``device``.
 
-    Raises ``BadSettings`` where the preset asks for what these weights do not have, and what diffusers raises.
+    Raises ``BadSettings`` where the preset asks for what these weights, or this machine, do not have: before any is
+    loaded, where names tell; and what diffusers raises.
     """
+    _look_over(preset, kind, located, device)
     dtype = DTYPES[preset.dtype]
     given: dict[str, Any] = dict.fromkeys((*kind.encoders, *kind.unused))
     narrow = [name for name, kept in preset.memory.items() if kept.storage == "fp8"]
@@ -43,16 +46,54 @@ def load_model(preset: Preset, kind: Family, located: Located, device: torch.dev
         pipe.unload_lora_weights()
     for name in changed.intersection(narrow):
         pipe.components[name].enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
-    for name, kept in preset.memory.items():
-        if not isinstance(pipe.components.get(name), torch.nn.Module):
-            raise _no_component(name, preset, pipe.components)
-        if kept.storage == "fp8_matmul":
-            _multiply_as_fp8(pipe.components[name], preset, device)
+    for name in _multiplied(preset):
+        _multiply_as_fp8(pipe.components[name], device)
     _add(pipe, preset, located, device)
     for name in kind.denoisers:
         if (denoiser := getattr(pipe, name, None)) is not None:
             _prepare(denoiser, preset)
     return pipe
+
+
+def _look_over(preset: Preset, kind: Family, located: Located, device: torch.device) -> None:
+    """Refuse the names that mean nothing here, and arithmetic that the card has not: loading takes minutes."""
+    _quiet()
+    there = [name for name in models_in(located.weights) if name not in {*kind.encoders, *kind.unused}]
+    for name in (*preset.components, *preset.memory, *(lora.component for lora in preset.loras)):
+        if name not in there:
+            raise BadSettings(f"Preset '{preset.name}': '{name}' is none of the components that these weights run "
+                              f"with: {', '.join(there)}.")  # fmt: skip
+    scheduler = preset.schedule.scheduler
+    if scheduler is not None and not _is_scheduler(getattr(diffusers, scheduler, None)):
+        raise BadSettings(f"Preset '{preset.name}': schedule.scheduler: diffusers {diffusers.__version__} has no "
+                          f"scheduler '{scheduler}'. Its documentation lists them.")  # fmt: skip
+    try:
+        diffusers.ModelMixin().set_attention_backend(preset.attention)
+    except (ValueError, RuntimeError) as error:  # unknown, or not installed
+        raise BadSettings(
+            f"Preset '{preset.name}': attention = \"{preset.attention}\" cannot be used: {error}"
+        ) from error
+    capable = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if _multiplied(preset) and capable < (8, 9):
+        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs a card of compute capability 8.9 or "
+                          f"more; this is {device}. Say \"fp8\", which only stores so, or \"as_is\".")  # fmt: skip
+    if _multiplied(preset) and importlib.util.find_spec("torchao") is None:
+        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs torchao. Install it: "
+                          "pip install 'dropreel[gpu,fp8]'.")  # fmt: skip
+
+
+def _is_scheduler(named: Any) -> bool:
+    return isinstance(named, type) and issubclass(named, diffusers.SchedulerMixin)
+
+
+def _multiplied(preset: Preset) -> list[str]:
+    return [name for name, kept in preset.memory.items() if kept.storage == "fp8_matmul"]
+
+
+def _quiet() -> None:
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def _add(pipe: Any, preset: Preset, located: Located, device: torch.device) -> None:
@@ -86,16 +127,9 @@ def load_encoders(preset: Preset, kind: Family, located: Located, device: torch.
     return pipe
 
 
-def versions() -> dict[str, str]:
-    """The libraries that frames depend on."""
-    return {"torch": torch.__version__, "diffusers": diffusers.__version__}
-
-
 def _pipeline(kind: Family, preset: Preset, located: Located, given: dict[str, Any]) -> Any:
     made = getattr(diffusers, kind.pipeline)
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
+    _quiet()
     dtype = {"default": DTYPES[preset.dtype], "vae": DTYPES[preset.vae_dtype]}
     return made.from_pretrained(
         located.weights,
@@ -109,38 +143,48 @@ def _pipeline(kind: Family, preset: Preset, located: Located, given: dict[str, A
 
 def _component(name: str, preset: Preset, located: Located) -> Any:
     """One component, on the host: the preset's own weights' or one from elsewhere."""
-    index = diffusers.DiffusionPipeline.load_config(located.weights, local_files_only=True)
-    if name not in index:
-        raise _no_component(name, preset, [each for each, made in index.items() if isinstance(made, list)])
-    library, made = index[name]
+    library, made = diffusers.DiffusionPipeline.load_config(located.weights, local_files_only=True)[name]
     cls = getattr(diffusers if library == "diffusers" else transformers, made)
-    given = {"dtype": DTYPES[preset.vae_dtype if name == "vae" else preset.dtype], "local_files_only": True}
+    given: dict[str, Any] = {
+        "dtype": DTYPES[preset.vae_dtype if name == "vae" else preset.dtype],
+        "local_files_only": True,
+    }
     source = preset.components.get(name)
     if source is None:
         whole = given | {"subfolder": name, "variant": located.variant, "use_safetensors": True}
         return cls.from_pretrained(located.weights, **whole)
     place = located.components[name]
     if source.file:
-        return cls.from_single_file(str(place), config=str(located.weights), subfolder=source.config, **given)
+        return _whole_file(cls, place, located.weights, source.config, given["dtype"])
     return cls.from_pretrained(place, use_safetensors=True, **given)
 
 
-def _no_component(name: str, preset: Preset, there: Iterable[str]) -> BadSettings:
-    return BadSettings(f"Preset '{preset.name}': '{name}' is no component of these weights. They have: "
-                       f"{', '.join(there)}.")  # fmt: skip
+def _whole_file(cls: Any, file: Path, weights: Path, config: str | None, dtype: torch.dtype) -> Any:
+    """A component of one file in its makers' layout, each tensor of the type that ``from_pretrained`` gives it.
 
+    Told a ``dtype``, ``from_single_file`` would cast all to it, even what the class keeps in float32; told none, it
+    gives each tensor the type that it has in the empty model: so that one is made with the types that are wanted.
+    """
+    wide = cls._keep_in_fp32_modules or []
 
-def _multiply_as_fp8(module: torch.nn.Module, preset: Preset, device: torch.device) -> None:
-    """Have the linear layers of a component multiply in float8, one scale a row."""
-    capable = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    if capable < (8, 9):
-        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs a card of compute capability 8.9 or "
-                          f"more; this is {device}. Say \"fp8\", which only stores so, or \"as_is\".")  # fmt: skip
+    def from_config(_cls: Any, given: Any) -> Any:
+        model = cls.from_config(given)
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(torch.float32 if set(name.split(".")) & set(wide) else dtype)
+        return model
+
+    typed: Any = type(cls.__name__, (cls,), {"from_config": classmethod(from_config), "__module__": cls.__module__})
     try:
-        quantization: Any = importlib.import_module("torchao.quantization")
-    except ImportError as error:
-        raise BadSettings(f"Preset '{preset.name}': storage = \"fp8_matmul\" needs torchao ({error}). Install it: "
-                          "pip install 'dropreel[gpu,fp8]'.") from error  # fmt: skip
+        return typed.from_single_file(str(file), config=str(weights), subfolder=config, local_files_only=True)
+    except NotImplementedError as error:  # of torch, of tensors that were never filled
+        raise BadSettings(f"{file} lacks tensors of '{config}' of {weights}. Name the file that belongs to these "
+                          "weights.") from error  # fmt: skip
+
+
+def _multiply_as_fp8(module: torch.nn.Module, device: torch.device) -> None:
+    """Have the linear layers of a component multiply in float8, one scale a row."""
+    quantization: Any = importlib.import_module("torchao.quantization")
     module.to(device)  # it is quantised where it will work, and stays
     rows = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
     quantization.quantize_(module, rows)

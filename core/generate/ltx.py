@@ -22,6 +22,7 @@ class Ltx(Family):
     frame_step: ClassVar = 8
     takes_last: ClassVar = True
     one_dtype: ClassVar = True
+    step_cache: ClassVar = True
     call_keys: ClassVar = frozenset({"decode_timestep", "decode_noise_scale", "image_cond_noise_scale"})
     pipeline: ClassVar = "LTXConditionPipeline"
 

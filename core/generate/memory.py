@@ -14,12 +14,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import Finding, Refused
 from core.generate.family import Family, family
-from core.generate.presets import FamilyName, Memory, Preset
+from core.generate.presets import HONOURED, FamilyName, Memory, Preset
 from core.generate.weights import Found, models_in
+
+if TYPE_CHECKING:
+    from core.generate.plan import Plan
 
 GB = 10**9
 DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -67,6 +70,8 @@ class Clip(NamedTuple):
     pixels: int
     """Of the canvas."""
     frames: int
+    decoded_at_once: int | None = None
+    """The manifest's ``decode_chunk_size``; None where the preset decides."""
 
 
 class Growth(NamedTuple):
@@ -76,11 +81,13 @@ class Growth(NamedTuple):
     pixel: float = 0
     """For each pixel of the canvas,"""
     frame_pixel: float = 0
-    """and for each pixel of each frame."""
+    """for each pixel of each frame,"""
+    chunk_pixel: float = 0
+    """and for each pixel of those frames that ``decode_chunk_size`` has decoded at once."""
 
-    def at(self, pixels: int, frames: int) -> float:
-        """For one clip."""
-        return self.fixed + self.pixel * pixels + self.frame_pixel * pixels * frames
+    def at(self, pixels: int, frames: int, at_once: int = 0) -> float:
+        """For one clip of which so many frames are decoded at once."""
+        return self.fixed + pixels * (self.pixel + self.frame_pixel * frames + self.chunk_pixel * at_once)
 
 
 class Architecture(NamedTuple):
@@ -157,6 +164,13 @@ def usual(preset: Preset) -> Clip:
     return Clip(preset.canvas.pixels, preset.frames_max)
 
 
+def planned(plan: Plan) -> Clip:
+    """The one that a plan makes."""
+    asked = plan.values.get("decode_chunk_size")
+    width, height = plan.canvas
+    return Clip(width * height, plan.frames, asked if plan.parameters.get("decode_chunk_size") == HONOURED else None)
+
+
 def predict(preset: Preset, looked: Iterable[Found], clip: Clip | None = None) -> Forecast:
     """The forecast of a model's preset from what ``look`` found of its weights; without a clip, of its largest.
 
@@ -193,7 +207,8 @@ def forecast(
             always[f"{name} (2 blocks)"] = (part.rest + 2 * part.block) * _dtype_bytes(preset, name)
     if preset.text_encoder == "card":
         always |= encoders
-    pixels, frames = clip
+    pixels, frames, at_once = clip
+    at_once = min(at_once or preset.call.get("decode_chunk_size") or frames, frames)
     vae_turn = _on_its_turn(preset, {name: part for name, part in own.items() if name.endswith("vae")}, rooms)
     wide = DTYPE_BYTES[preset.vae_dtype] / 2
     decode, encode = (
@@ -218,7 +233,7 @@ def forecast(
         | _widening(preset, denoisers, rooms)
     )
     if preset.tiny_decoder is None:
-        phases["decoding"] = always | vae_turn | {"activations": decode.at(pixels, frames) * wide}
+        phases["decoding"] = always | vae_turn | {"activations": decode.at(pixels, frames, at_once) * wide}
     else:
         phases["decoding"] = always | {"activations": float(TINY_DECODE_PIXEL_BYTES * pixels)}
     phases["finishing"] = always | vae_turn | {"frames": float(POST_BYTES * pixels * frames)}
@@ -232,21 +247,24 @@ def room_on(card_bytes: float) -> float:
     return card_bytes * (1 - RESERVE)
 
 
-def misfit(forecast: Forecast, card_bytes: float, card: str) -> Finding | None:
-    """What to say of a preset that needs more than a card has; None where it fits."""
+def misfit(forecast: Forecast, card_bytes: float, card: str, clip: Clip | None = None) -> Finding | None:
+    """What to say of a preset that needs more than a card has, ``clip`` if it is of one in hand; None where it fits."""
     room = room_on(card_bytes)
     if forecast.card <= room:
         return None
     phase = forecast.card_phases[forecast.card_worst]
     biggest = max(phase, key=lambda name: phase[name])
+    of = f" for {clip.frames} frames of {clip.pixels / 1e6:.2f} megapixels" if clip else ""
+    chunk = clip.decoded_at_once if clip else None
     return Finding(
         code="preset_too_large",
         field="generation_params.model",
         value=forecast.preset,
         limit=f"{room / GB:.1f} GB",
-        message=f"'{forecast.preset}' needs {forecast.card / GB:.1f} GB of {card} while {forecast.card_worst}, where "
-        f"{room / GB:.1f} GB are to be had; {biggest} takes {phase[biggest] / GB:.1f} GB of it.",
-        remedy="Choose another preset; or copy this one into presets.toml with a leaner memory, vae_tiling = true, a "
+        message=f"'{forecast.preset}' needs {forecast.card / GB:.1f} GB of {card}{of} while {forecast.card_worst}, "
+        f"where {room / GB:.1f} GB are to be had; {biggest} takes {phase[biggest] / GB:.1f} GB of it.",
+        remedy=(f"Ask for a decode_chunk_size below {chunk}. Or choose" if chunk and chunk > 1 else "Choose")
+        + " another preset; or copy this one into presets.toml with a leaner memory, vae_tiling = true, a "
         "smaller canvas or fewer frames.",
     )
 
@@ -258,7 +276,7 @@ def refuse_if_too_large(
 
     Loads nothing. Raises what ``predict`` does.
     """
-    if problem := misfit(predict(preset, looked, clip or usual(preset)), card_bytes, card):
+    if problem := misfit(predict(preset, looked, clip or usual(preset)), card_bytes, card, clip):
         raise Refused(problem)
 
 
@@ -492,8 +510,8 @@ _SVD = Architecture(
     {"unet": 1.525, "vae": 0.098, "image_encoder": 0.632},
     (1, 1),  # it has no tokens: for each pixel of each frame
     282,
-    Growth(0, 8 * 2_048, 6),  # eight frames at a time
-    Growth(0, 8 * 2_048, 6),  # it has no tiles
+    Growth(0, 0, 6, 2_048),
+    Growth(0, 0, 6, 2_048),  # it has no tiles
     batched=True,
 )
 _MOCHI = Architecture(

@@ -29,6 +29,7 @@ class Mochi(Family):
 
     multiple: ClassVar = 16
     frame_step: ClassVar = 6
+    step_cache: ClassVar = True
     call_keys: ClassVar = frozenset({"strength"})
     pipeline: ClassVar = "MochiPipeline"
 

@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.generate.memory import refuse_if_too_large
+from core.errors import BadSettings, Refused
+from core.generate.memory import planned, refuse_if_too_large
 from core.generate.presets import Preset
 from core.generate.weights import locate
 from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.generate.generator import Generator
+    from core.generate.plan import Plan
 
 COMPILE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """Where torch keeps what it compiled, so that the next start need not."""
@@ -39,7 +41,8 @@ class Models:
     def get(self, preset: Preset) -> Generator:
         """The generator of a preset, loaded now if it was not.
 
-        Raises ``Refused`` where weights are missing, or where the card cannot hold what the preset's plan needs.
+        Raises ``Refused`` where weights are missing, where the card cannot hold what the preset's plan needs, or where
+        the preset asks for what these weights, or this machine, do not have.
         """
         if self._generator is None or self._generator.preset != preset:
             files = locate(preset, self._settings.generation, self._root)
@@ -52,8 +55,23 @@ class Models:
                 refuse_if_too_large(preset, files.found, card_memory(device, self._settings.generation.memory_gib))
             self._generator = None  # before the next one comes: two do not fit
             gc.collect()
-            self._generator = Generator(preset, files, device, self._state / "embeddings")
+            try:
+                self._generator = Generator(preset, files, device, self._state / "embeddings")
+            except BadSettings as error:  # another attempt would load it all again, for nothing
+                raise Refused.because(
+                    "preset_unusable", str(error), field="generation_params.model", value=preset.name
+                ) from error
         return self._generator
+
+    def refuse_what_does_not_fit(self, plan: Plan) -> None:
+        """Raise ``Refused`` where the card cannot hold what this very clip needs, or where weights are missing."""
+        from core.device import card_memory, device_here
+
+        device = device_here(self._settings.generation.device)
+        if device.type == "cuda":
+            preset, memory = self._settings.presets[plan.preset], self._settings.generation.memory_gib
+            files = locate(preset, self._settings.generation, self._root)
+            refuse_if_too_large(preset, files.found, card_memory(device, memory), clip=planned(plan))
 
     def gain_from_rehearsal(self, preset: Preset) -> bool:
         """Whether a first clip takes longer than the others. Raises ``Refused`` where weights are missing."""

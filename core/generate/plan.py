@@ -39,6 +39,7 @@ class Plan:
     """How many times slower than natural that is; 1 is not at all."""
     steps: int
     guidance: float
+    """Of the whole clip; where it grows along the clip, of its last frame."""
     guidance_low: float | None
     seed: int
     prompt: str
@@ -55,6 +56,8 @@ class Plan:
         return max(self.guidance, self.guidance_low or 0) > 1
 
 
+STEPS_MIN, STEPS_MAX = 2, 200
+"""How many steps a manifest may ask for: a schedule has two ends, and a preset has no more than 200 either."""
 STRETCH_MAX = 0.02
 """How much wider than high, at most, a square of the keyframe may be on the canvas. The clip has it square again."""
 SHAPES = 1.25
@@ -116,7 +119,7 @@ def make_plan(
         rate=rate,
         slowed=slowed,
         steps=values["num_inference_steps"] if parameters.get("num_inference_steps") == HONOURED else preset.steps,
-        guidance=preset.guidance,
+        guidance=_guidance(entry, preset)[1],
         guidance_low=preset.guidance_low,
         seed=seed,
         prompt=prompt,
@@ -145,7 +148,25 @@ def judge_parameters(entry: Keyframe, preset: Preset) -> dict[str, str]:
             )
         found[name] = preset.parameters[name]
     steps = entry.generation_params.num_inference_steps
-    if found.get("num_inference_steps") == HONOURED and preset.fixed_steps and steps != preset.steps:
+    if steps is not None and steps != preset.steps and found["num_inference_steps"] == HONOURED:
+        _refuse_other_steps(steps, preset)
+    least, most = _guidance(entry, preset)
+    if least > most:
+        named = "max" if entry.generation_params.min_guidance_scale is None else "min"
+        raise Refused.because(
+            "parameter_refused",
+            field=f"generation_params.{named}_guidance_scale",
+            value=least if named == "min" else most,
+            limit=most if named == "min" else least,
+            message=f"Guidance grows along a clip of '{preset.name}', and cannot from {least:g} to {most:g}.",
+            remedy=f"Ask for a min_guidance_scale of at most {most:g}, or a max_guidance_scale of at least {least:g}.",
+        )
+    return found
+
+
+def _refuse_other_steps(steps: int, preset: Preset) -> None:
+    """Raise ``Refused`` where the model cannot work in so many steps, which are not the preset's."""
+    if preset.fixed_steps:
         raise Refused.because(
             "parameter_refused",
             field="generation_params.num_inference_steps",
@@ -154,7 +175,28 @@ def judge_parameters(entry: Keyframe, preset: Preset) -> dict[str, str]:
             message=f"'{preset.name}' is distilled to exactly {preset.steps} steps.",
             remedy=f"Leave it out, or ask for {preset.steps}.",
         )
-    return found
+    if not STEPS_MIN <= steps <= STEPS_MAX:
+        raise Refused.because(
+            "parameter_refused",
+            field="generation_params.num_inference_steps",
+            value=steps,
+            limit=STEPS_MIN if steps < STEPS_MIN else STEPS_MAX,
+            message=f"'{preset.name}' takes {STEPS_MIN} to {STEPS_MAX} steps.",
+            remedy=f"Ask for so many, or leave it out, which makes {preset.steps}.",
+        )
+
+
+def _guidance(entry: Keyframe, preset: Preset) -> tuple[float, float]:
+    """Of the first frame and of the last: the manifest's where they are honoured, else the preset's.
+
+    Of most families it is one figure, and theirs alone.
+    """
+    last = preset.call.get("max_guidance_scale", preset.guidance)
+    found = {"min_guidance_scale": preset.call.get("min_guidance_scale", min(1.0, last)), "max_guidance_scale": last}
+    for name in preset.honoured & found.keys():
+        if (asked := getattr(entry.generation_params, name)) is not None:
+            found[name] = asked
+    return found["min_guidance_scale"], found["max_guidance_scale"]
 
 
 def check_terms(preset: Preset, rules: GenerationSettings) -> None:

@@ -315,9 +315,14 @@ class Preset(Table):
                              f"{', '.join(sorted(kind.call_keys)) or 'none'}")  # fmt: skip
         if self.camera == "endpoints" and not kind.takes_last:
             raise ValueError(f'camera: the family "{self.family}" takes no last frame, which endpoints gives it')
+        if "_hub" in self.attention:
+            raise ValueError("attention: a backend of the hub is code that is fetched while it runs; install one here, "
+                             'such as "sage" or "flash"')  # fmt: skip
         if kind.one_dtype and self.vae_dtype != self.dtype:
             raise ValueError(f"vae_dtype: the family '{self.family}' hands its decoder what the model made, so it is "
                              f'dtype\'s: "{self.dtype}"')  # fmt: skip
+        if self.cache is not None and not kind.step_cache:
+            raise ValueError(f'cache: the family "{self.family}" runs every step whole: leave it out')
         if self.upsampler is not None and self.family != "ltx":
             raise ValueError('upsampler: only the family "ltx" makes two passes')
         return self

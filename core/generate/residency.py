@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +23,17 @@ class Residency:
     it off only lets the copy go. Weights do not change, so nothing is ever copied back.
     """
 
-    def __init__(self, components: Mapping[str, torch.nn.Module], memory: Mapping[str, Memory], device: torch.device):
-        """Brings the components that stay to ``device``, and keeps those that take turns on the host."""
+    def __init__(
+        self,
+        components: Mapping[str, torch.nn.Module],
+        memory: Mapping[str, Memory],
+        device: torch.device,
+        stays: Collection[str] = (),
+    ) -> None:
+        """Brings the components that stay to ``device``, and keeps those that take turns on the host.
+
+        ``stays`` are those that ``all_turn`` leaves where they are: their weights change as they work.
+        """
         self.device = device
         self.here: str | None = None
         """Which of those that take turns is on the card."""
@@ -37,6 +46,7 @@ class Residency:
         self._host: dict[str, dict[str, torch.Tensor]] = {}
         self._modules = dict(components)
         self._memory = memory
+        self._stays = stays
         for name, module in components.items():
             kept = memory.get(name, Memory())
             if kept.residency == "turn":
@@ -47,9 +57,9 @@ class Residency:
                 _group_offload(module, device, pin=kept.host == "pinned")
 
     def all_turn(self) -> None:
-        """Let every component that stayed take turns from now on."""
+        """Let every component that stayed, and need not, take turns from now on."""
         for name, module in self._modules.items():
-            if name not in self._host and self._memory.get(name, Memory()).residency == "card":
+            if name not in {*self._host, *self._stays} and self._memory.get(name, Memory()).residency == "card":
                 module.to("cpu")
                 self._keep_on_host(name, pin=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[s
     Raises ``checks.BadFrames`` for frames that are no attempt at the clip, and ``DiskFull``.
     """
     preset = settings.presets[job.plan.preset]
-    pictures = made.frames()
+    pictures, begun = made.frames(), time.perf_counter()
     checked = checks.inspect(pictures, job.picture, preset, job.plan.frames)
     drift: dict[str, Any] = dict(checked.drift)
     with frames.create(folder.path / BASE_FILE, len(pictures), job.plan.canvas) as out:
@@ -79,13 +80,16 @@ def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[s
         "first_frame": checked.first_frame,
         "drift": drift,
         "flags": [finding.model_dump(mode="json", exclude_none=True) for finding in checked.flags],
+        "keep_seconds": round(time.perf_counter() - begun, 3),
     }
     return _head(folder, settings) | _what_is_shown(job.plan, preset) | found | made.record
 
 
 def _head(folder: ClipFolder, settings: Settings) -> dict[str, Any]:
-    model = folder.clip.entry.generation_params.model
-    return {"model": model, "family": settings.presets[model].family, "seed": folder.clip.seed}
+    """What made it: the preset as it was, whatever its table says by the time that one asks."""
+    preset = settings.presets[folder.clip.entry.generation_params.model]
+    return {"model": preset.name, "family": preset.family, "seed": folder.clip.seed,
+            "preset": preset.model_dump(mode="json")}  # fmt: skip
 
 
 def _what_is_shown(plan: Plan, preset: Preset) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Svd(Family):
     frame_step: ClassVar = 1
     has_prompt: ClassVar = False
     one_dtype: ClassVar = True
+    stays: ClassVar = frozenset({"vae"})
+    """As fp16 it is brought to float32 to encode the picture, and back."""
     call_keys: ClassVar = frozenset({"fps", *OWN})
     pipeline: ClassVar = "StableVideoDiffusionPipeline"
     denoisers: ClassVar = ("unet",)
@@ -59,6 +61,13 @@ class Svd(Family):
     def forwards(self, plan: Plan, preset: Preset) -> int:  # noqa: ARG002 - the same for every preset
         """Guided steps run the picture and its absence as one batch."""
         return plan.steps
+
+    def run(self, pipe: Any, arguments: dict[str, Any], preset: Preset) -> Any:
+        """A clip that failed, or was cancelled, while the decoder was float32 left it so."""
+        from core.generate.loading import DTYPES
+
+        pipe.vae.to(DTYPES[preset.vae_dtype])
+        return pipe(**arguments)
 
 
 FAMILY = Svd()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from core.errors import BadSettings
+from core.generate.checks import NotFinite
 
 PREFIX = "decoder."
 WIDTHS = 4
@@ -154,7 +155,12 @@ def put_into(pipe: Any, decoder: TinyDecoder) -> None:
     mean, std = (_statistic(vae, name, decoder.channels) for name in ("latents_mean", "latents_std"))
 
     def decode(z: torch.Tensor, *_rest: Any, return_dict: bool = True, **_more: Any) -> Any:
-        """As the model's own: latents as that takes them to pixels of -1..1, ``(B, 3, T, H, W)``."""
+        """As the model's own: latents as that takes them to pixels of -1..1, ``(B, 3, T, H, W)``.
+
+        Raises ``NotFinite``: of latents that are infinite ``Bound`` makes such as any others.
+        """
+        if not bool(torch.isfinite(z).all()):
+            raise NotFinite
         at, weights = z.device, next(decoder.parameters())
         latents = (z.float() - mean.to(at)) * scale / std.to(at)
         video = decoder.decode(latents.to(weights.dtype)).to(z.dtype) * 2 - 1

@@ -87,7 +87,9 @@ class Turns(Generic[R]):
             self._pass_on()
             self._await(me)
         self._mine.waited += time.perf_counter() - begun
-        self._residency.bring(component)
+        if not self._residency.has(component):
+            self._residency.bring(component)
+            self._mine.brought += 1
 
     @property
     def waited(self) -> float:
@@ -95,8 +97,14 @@ class Turns(Generic[R]):
         seconds: float = self._mine.waited
         return seconds
 
+    @property
+    def brought(self) -> int:
+        """How many components the clip of this thread has brought onto the card."""
+        count: int = self._mine.brought
+        return count
+
     def _live(self, number: int) -> None:
-        self._mine.number, self._mine.waited = number, 0.0
+        self._mine.number, self._mine.waited, self._mine.brought = number, 0.0, 0
         result: R | BaseException
         try:
             with self._changed:

@@ -21,6 +21,7 @@ class Wan(Family):
     """A14B asks for 16, TI2V-5B for 32."""
     frame_step: ClassVar = 4
     takes_last: ClassVar = True
+    step_cache: ClassVar = True
     pipeline: ClassVar = "WanImageToVideoPipeline"
     denoisers: ClassVar = ("transformer", "transformer_2")
     unused: ClassVar = ("image_encoder", "image_processor")

@@ -210,12 +210,6 @@ def by_hand(found: Found, weights: Path) -> str:
     return f"`{command}` on a machine that has one; what it makes goes to {weights / source.hub}."
 
 
-def missing_weights(settings: Settings, root: Path) -> Finding | None:
-    """The finding for the preset that the settings name, where its weights are not all there; else None."""
-    preset = settings.presets[settings.generation.model]
-    return explain(preset, look(preset, settings.generation, root))
-
-
 def installed(settings: Settings, root: Path) -> list[Preset]:
     """The models whose weights are all there."""
     return [
@@ -428,15 +422,14 @@ def _name(file: str) -> str:
 def _origin(found: Found) -> str:
     if found.commit:
         return f"{found.need.source.hub}@{found.commit}"
-    tensors = [found.folder / file for file in found.files if file.endswith(".safetensors")]
-    return f"{found.need.source.hub or found.folder.name}#{fingerprint(tensors)}"
+    return f"{found.need.source.hub or found.folder.name}#{fingerprint(found.folder / file for file in found.files)}"
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """What tells files of weights from others, as 16 hex digits: SHA-256 of names, sizes and 64 samples of 16 KiB each.
+    """What tells files from others, as 16 hex digits: SHA-256 of names, sizes and 64 samples of 16 KiB each.
 
-    Takes milliseconds where a hash of all takes minutes. Other weights differ in nearly every number, so they differ
-    here; a single damaged byte need not.
+    Takes milliseconds where a hash of all takes minutes. A configuration is smaller than a sample, and read whole;
+    other weights differ in nearly every number, so they differ here; a single damaged byte of theirs need not.
     """
     told = hashlib.sha256()
     for path in sorted(files):

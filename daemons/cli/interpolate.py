@@ -31,7 +31,7 @@ from core.interpolate.plan import Sample
 from core.interpolate.retime import Method
 from core.work import unwatched
 from daemons.cli.app import app, console
-from daemons.cli.local import stopping
+from daemons.cli.trials import stopping
 
 Frame = NDArray[np.uint8]
 DAY = 86_400.0

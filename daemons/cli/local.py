@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from core import fsops, trial
 from core.contract import MAX_JSON_BYTES, Keyframe, Manifest, parse, seed_from
-from core.errors import DropreelError, OutsideZone
+from core.errors import DropreelError
 from core.generate.presets import Preset
-from core.home import MANIFEST_FILE, SETTINGS_FILE
-from core.overview import ServerStatus
-from core.settings import Settings, load_settings
+from core.home import MANIFEST_FILE
+from core.settings import Settings
 from daemons.cli.app import HERE, app, console
-from daemons.oneshot import Device, Oneshot, Order, Outcome, environment_for, need_packages
+from daemons.cli.trials import DeviceOption, LenderOption, OutOption, lend, stopping, tell, watching
+from daemons.oneshot import Oneshot, Order, Outcome, environment_for, generation_for, need_packages, prepare_out
 
 LOCAL_FILE = "local.json"
 RANKING_FILE = "ranking.json"
-STOPPED = 130
-"""The exit status of what Ctrl-C ended, as shells have it."""
-_COLOURS = {"pass": "green", "flag": "yellow", "fail": "red", "refused": "red"}
-
-OutOption = Annotated[Path, typer.Option("--out", help="Where the results go; made if it is not there.")]
-LenderOption = Annotated[
-    Path,
-    typer.Option(
-        "--home",
-        envvar="DROPREEL_HOME",
-        help="A home whose settings and presets to use; nothing in it is touched.",
-        show_default="here, else the defaults",
-    ),
-]
-DeviceOption = Annotated[Device, typer.Option(help="What to make clips on; auto takes the best there is.")]
 
 
 @app.command()
@@ -96,14 +74,6 @@ def local(
         raise typer.Exit(1)
 
 
-def lend(home: Path) -> tuple[Settings, Path]:
-    """The settings of a home, or the defaults where none was named; and what its folders are relative to."""
-    if (home / SETTINGS_FILE).is_file() or home != HERE:
-        settings, folders = load_settings(home)
-        return settings, folders.root
-    return Settings(), home.absolute()
-
-
 def presets_used(entries: Sequence[Keyframe], settings: Settings, where: str) -> list[Preset]:
     """The presets that these entries name, each once. Raises ``DropreelError`` for one that there is not."""
     names = list(dict.fromkeys(entry.generation_params.model for entry in entries))
@@ -113,97 +83,6 @@ def presets_used(entries: Sequence[Keyframe], settings: Settings, where: str) ->
                             f"{', '.join(sorted(settings.presets))}; or name the home whose presets.toml has it with "
                             "--home.")  # fmt: skip
     return [settings.presets[name] for name in names]
-
-
-def prepare_out(out: Path, stems: Sequence[str]) -> None:
-    """Make the folder for the results, and write nowhere else from now on.
-
-    Raises ``DropreelError`` where results of these names are there already: they are not overwritten.
-    """
-    try:
-        fsops.guard(out.absolute() / "any")
-    except OutsideZone:
-        raise DropreelError(f"Folders called mojo…, __crop, __cropped and __selected are the studio's, and protected: "
-                            f"{out} cannot be in one. Choose another --out.") from None  # fmt: skip
-    endings = ("mp4", "video_meta.json", "reason.json")
-    there = [path for folder in (out, out / "flagged", out / "failed") for stem in stems for ending in endings
-             if (path := folder / f"{stem}.{ending}").exists()]  # fmt: skip
-    if there:
-        raise DropreelError(f"{there[0]} is there already, and is not overwritten. Choose another --out, or move "
-                            "away what an earlier run left.")  # fmt: skip
-    fsops.make_folder(out.absolute())
-    fsops.confine(out.absolute())
-
-
-def generation_for(device: Device) -> dict[str, object]:
-    """The keys of ``[generation]`` that a device asks for. A card is hidden from the daemons; Apple's cannot be.
-
-    Their model is the one that is warmed up at a daemon's start; the camera needs none.
-    """
-    named: dict[str, object] = {"device": device} if device == "cpu" and sys.platform == "darwin" else {}
-    return {"model": "camera"} | named
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the batch as any error does: no process and no home is left, what came out stays."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("Stopped. What had come out is kept; all else is cleared away.")
-        raise typer.Exit(STOPPED) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Screen:
-    """The rooms, as they stand."""
-
-    def __init__(self, live: Live) -> None:
-        self.title = ""
-        self._live = live
-        self._begun = time.monotonic()
-
-    def show(self, status: ServerStatus) -> None:
-        """Draw the rooms: a number for what waits, a bar for what is worked on."""
-        grid = Table.grid(padding=(0, 2))
-        for room in status.rooms:
-            worker = next((worker for worker in room.workers if worker.clip), None)
-            bar = ProgressBar(total=1.0, completed=worker.fraction or 0.0, width=32) if worker else ""
-            grid.add_row(room.room, "[bold green]●[/]" if worker or room.ready else "[dim]·[/]",
-                         str(room.ready) if room.ready else "", bar)  # fmt: skip
-        self._draw(grid)
-
-    def measure(self, name: str, fraction: float) -> None:
-        """Draw how far a measurement is."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(f"measuring {name}", ProgressBar(total=1.0, completed=fraction, width=32))
-        self._draw(grid)
-
-    def _draw(self, grid: Table) -> None:
-        seconds = Text(f"{time.monotonic() - self._begun:.0f} s")
-        self._live.update(Group(*([Text(self.title)] if self.title else []), grid, seconds))
-
-
-@contextlib.contextmanager
-def watching() -> Iterator[Screen]:
-    """A screen, for as long as the block; where there is no terminal nothing is drawn."""
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-        yield Screen(live)
-
-
-def tell(outcome: Outcome) -> None:
-    """One line for an entry, and its reasons below."""
-    meta = outcome.meta
-    line = Text.assemble((f"{outcome.verdict:<7}", _COLOURS[outcome.verdict]), f" {outcome.entry.stem}")
-    if meta is not None and outcome.came_out:
-        seconds = sum(record.seconds for record in meta.stages.values())
-        line.append(f"  {meta.width}×{meta.height}, {meta.frames} frames at {meta.fps}, made in {seconds:.1f} s")
-    console.print(line, soft_wrap=True)
-    for reason in outcome.reasons:
-        console.print(Text(f"        {reason}"), soft_wrap=True)
 
 
 def summary(outcomes: Sequence[Outcome], out: Path) -> None:

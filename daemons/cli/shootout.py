@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -22,23 +22,12 @@ from core.examine import examine
 from core.generate.presets import Preset
 from core.motion import FULL, MotionType, Rect
 from core.settings import Settings
-from core.shootout import MEMORY_GIB, ClipFigures, Contestant, judge, ranked, rules
+from core.shootout import MEMORY_GIB, ClipFigures, Contestant, cold, judge, ranked, rules
 from core.shootout_report import Shown, Terms, eliminations, page
 from core.temporal import steadiness_of
 from daemons.cli.app import HERE, app, console
-from daemons.cli.local import (
-    DeviceOption,
-    LenderOption,
-    OutOption,
-    Screen,
-    generation_for,
-    lend,
-    prepare_out,
-    stopping,
-    tell,
-    watching,
-)
-from daemons.oneshot import Oneshot, Order, Outcome, environment_for, need_packages
+from daemons.cli.trials import DeviceOption, LenderOption, OutOption, Screen, lend, stopping, tell, watching
+from daemons.oneshot import Oneshot, Order, Outcome, environment_for, generation_for, need_packages, prepare_out
 
 REPORT_PAGE, REPORT_FILE, CLIPS = "report.html", "report.json", "clips"
 SLOW_ZOOM = Rect(0.04, 0.04, 0.96, 0.96)
@@ -87,27 +76,28 @@ def shootout(
         for number, (name, orders) in enumerate(entries.items(), 1):
             screen.title = f"{name}, {number} of {len(entries)}"
             console.print(Text(name, "bold"))
-            warm = generation | {"model": name}
-            lane = Oneshot(settings, base, (out / CLIPS / name).absolute(), environment, warm, screen.show, tell)
+            lane = Oneshot(settings, base, (out / CLIPS / name).absolute(), environment, generation, screen.show, tell)
             outcomes = _made(lane, orders, settings)
-            contestants.append(judge(name, [_figures(outcome, screen) for outcome in outcomes], memory_gib))
+            warming = cold(outcome.meta for outcome in outcomes if outcome.meta)
+            found = [_figures(outcome, screen, warming) for outcome in outcomes]
+            contestants.append(judge(name, found, memory_gib))
             for outcome in outcomes:
                 if outcome.came_out:
                     clips[outcome.entry.stem][name] = _video(outcome).relative_to(out.absolute()).as_posix()
-    found = ranked(contestants)
+    ranking = ranked(contestants)
     terms = Terms(dollars_per_hour, memory_gib)
     shown = [Shown(order.entry.stem, pictures[order.entry.stem], _in_words(order.entry.motion),
                    clips[order.entry.stem]) for order in entries[chosen[0].name]]  # fmt: skip
-    fsops.write(out / REPORT_FILE, _json(found, terms))
-    fsops.write(out / REPORT_PAGE, page(found, shown, terms).encode())
-    _print(found, terms)
+    fsops.write(out / REPORT_FILE, _json(ranking, terms))
+    fsops.write(out / REPORT_PAGE, page(ranking, shown, terms).encode())
+    _print(ranking, terms)
     console.print(f"The report is {out / REPORT_PAGE}", markup=False, highlight=False, soft_wrap=True)
-    if not all(one.figures.n for one in found):
+    if not all(one.figures.n for one in ranking):
         raise typer.Exit(1)
 
 
 def _together(settings: Settings) -> Settings:
-    """With room for so many clips behind ``generate`` that a model is loaded, and warmed up, as seldom as can be."""
+    """With room for so many clips behind ``generate`` that a model is loaded as seldom as can be."""
     bounds = settings.rooms.bounds
     wider = bounds.model_copy(update={"interpolate": max(LOADED_FOR, bounds.interpolate)})
     changed = settings.model_copy(update={"rooms": settings.rooms.model_copy(update={"bounds": wider})})
@@ -194,12 +184,14 @@ def _video(outcome: Outcome) -> Path:
     return outcome.place.with_name(f"{outcome.entry.stem}.mp4")
 
 
-def _figures(outcome: Outcome, screen: Screen) -> ClipFigures:
+def _figures(outcome: Outcome, screen: Screen, warming: Collection[str]) -> ClipFigures:
+    """``warming`` are the ids of the clips that warmed a model up."""
     stem = outcome.entry.stem
     steady = None
     if outcome.came_out:
         steady = steadiness_of(_video(outcome), lambda fraction: screen.measure(stem, fraction)).ssim
-    return ClipFigures.of(stem, outcome.verdict, outcome.reasons, outcome.meta, steady)
+    warmed = outcome.meta is not None and outcome.meta.clip_id in warming
+    return ClipFigures.of(stem, outcome.verdict, outcome.reasons, outcome.meta, steady, cold=warmed)
 
 
 def _json(found: Sequence[Contestant], terms: Terms) -> bytes:

@@ -111,6 +111,8 @@ def _show(preset: Preset, found: list[Found], hashes: Hashes | None) -> None:
         + (f", not for {', '.join(licence.excludes)}" if licence.excludes else "")
     )
     console.print(Text.assemble((preset.name, "bold"), terms), soft_wrap=True)
+    if licence is not None and licence.note:
+        console.print(Text(f"  {licence.note}"), soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     for column in ("need", "source", "there", "where"):
         table.add_column(column, overflow="fold")

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from core.encode import mp4
 from core.encode.command import ffmpeg_program
 from core.errors import DropreelError
+from core.interpolate.methods import MethodName
 from core.interpolate.plan import plan
 from core.process import run
 from core.work import unwatched
-from daemons.cli.interpolate import KEPT, MethodName, Pictures, _check, look, samples_of
+from daemons.cli.interpolate import KEPT, Pictures, _check, look, samples_of
 from tests.acceptance.test_commands import dropreel
 from tests.waiting import children, until
 

@@ -26,6 +26,7 @@ MISSING = """
 [gone]
 family = "ltx"
 weights = { folder = "not/there" }
+vae_dtype = "bf16"
 canvas = { pixels = 8192, resolution_min = 0.05 }
 """
 """A preset whose weights nobody has."""

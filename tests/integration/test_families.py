@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsampler
 from numpy.typing import NDArray
 
 from core.contract import GenerationParams, Keyframe, Motion
-from core.errors import BadSettings
+from core.errors import Refused
 from core.generate import hunyuan15, mochi
 from core.generate.family import Embeddings, Family, as_picture, family
 from core.generate.loading import load_encoders, load_model
@@ -136,6 +136,16 @@ def test_a_prompt_is_all_that_its_key_says(kind: tiny.Kind) -> None:
     assert (kind == "hunyuan") == (model.family.prompt_key(plan, picture) != model.family.prompt_key(plan, other))
 
 
+@pytest.mark.parametrize("kind", PROMPTED)
+def test_who_is_guided_by_nothing_is_not_taken_for_unguided(kind: tiny.Kind) -> None:
+    model = loaded(kind)
+    picture = picture_of(model.plan())
+    plans = [replace(model.plan(), negative="", guidance=guidance) for guidance in (1.0, 3.0)]
+    shapes = [{name: tensor.shape for name, tensor in model.embed(plan, picture).items()} for plan in plans]
+    keys = [model.family.prompt_key(plan, picture) for plan in plans]
+    assert (keys[0] == keys[1]) == (shapes[0] == shapes[1]) == (kind == "hunyuan")  # where it costs no second half
+
+
 def test_hunyuan_is_given_what_its_pipeline_would_have_encoded() -> None:
     model = loaded("hunyuan")
     plan = model.plan()
@@ -172,7 +182,7 @@ def test_hunyuan15_weights_for_other_sizes_are_refused() -> None:
     model = loaded("hunyuan15")
     plan = model.plan()
     wrong = model.preset.model_copy(update={"call": {"target_size": 640}})
-    with pytest.raises(BadSettings, match=r"target_size is 640.*for 96"):
+    with pytest.raises(Refused, match=r"target_size is 640.*for 96"):
         model.family.run(model.pipe, model.family.call(plan, wrong, picture_of(plan), None), wrong)
 
 

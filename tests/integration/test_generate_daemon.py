@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -22,6 +23,7 @@ from core.errors import DiskFull, MustRestart, Stopped
 from core.generate import checks, loading, stage
 from core.generate import generator as generators
 from core.generate.generator import Generator, Job, Made
+from core.generate.models import Models
 from core.generate.plan import Plan
 from core.generate.stage import prepare
 from core.motion import Rect
@@ -246,15 +248,16 @@ def test_weights_that_are_no_numbers_make_no_clip(tmp_path: Path) -> None:
     tensors = load_file(file)
     tensors["proj_out.weight"][0, 0] = float("nan")
     save_file(tensors, file, {"format": "pt"})
-    house = house_with(tmp_path / "home", "ltx", settings=TWICE)
+    house = house_with(tmp_path / "home", "ltx")
     (tmp_path / "home" / "presets.toml").write_text(tiny_preset("ltx", folder))
     house = House(tmp_path / "home")
     drop(house, "a")
     feed(house)
     house.rest()
-    assert list(failed(house).values()) == ["gave_up"]
-    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1, 2]
+    assert list(failed(house).values()) == ["frames_bad"]
+    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1]
     assert "NotFinite" in house.said("clip.failed")[0]["reason"]
+    assert house.settings.rooms.max_attempts > 2
     assert not made_by(house)
 
 
@@ -262,11 +265,11 @@ def test_weights_that_are_no_numbers_make_no_clip(tmp_path: Path) -> None:
 def test_one_clip_of_a_round_that_is_none_is_given_up_and_no_other_notices(
     tmp_path: Path, undisturbed: dict[str, bytes], value: float
 ) -> None:
-    house = fed(tmp_path / "home", *"abcd", settings=TWICE)
+    house = fed(tmp_path / "home", *"abcd")
     with during(house, model_of(house).vae.decoder.conv_out, "b", lambda out: out.fill_(value)):
         house.rest()
-    assert list(failed(house).values()) == ["gave_up"]
-    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1, 2]
+    assert list(failed(house).values()) == ["frames_bad"]
+    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1]
     assert base_frames(house) == {stem: undisturbed[stem] for stem in "acd"}
     assert {found["together"] for found in details(house).values()} == {4}
 
@@ -275,7 +278,7 @@ def test_one_clip_of_a_round_that_is_none_is_given_up_and_no_other_notices(
 def test_a_clip_whose_frames_are_refused_when_it_is_written_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes], stem: str
 ) -> None:
-    house = fed(tmp_path / "home", *"abcd", settings=TWICE)
+    house = fed(tmp_path / "home", *"abcd")
     real = stage.keep
 
     def keep(folder: ClipFolder, *given: Any) -> dict[str, Any]:
@@ -285,8 +288,8 @@ def test_a_clip_whose_frames_are_refused_when_it_is_written_is_given_up(
 
     monkeypatch.setattr(generate, "keep", keep)
     house.rest()
-    assert list(failed(house).values()) == ["gave_up"]
-    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1, 2]
+    assert list(failed(house).values()) == ["frames_bad"]
+    assert [said["attempt"] for said in house.said("clip.attempt_failed")] == [1]
     assert base_frames(house) == {other: undisturbed[other] for other in "abcd" if other != stem}
     assert {_clip(path).stages["generate"].attempts for path in made_by(house).values()} == {1}
 
@@ -539,6 +542,84 @@ def test_the_watchdog_is_fed_and_progress_is_told_between_blocks(tmp_path: Path)
     assert told == sorted(told)
     assert len(set(told)) >= 6
     assert 0 <= told[0] < told[-1] <= 1
+
+
+def test_a_worker_breathes_while_prompts_are_encoded_and_while_it_waits_for_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes]
+) -> None:
+    house = fed(tmp_path / "home", *"abcd")
+    model_of(house)
+    breathed = threading.Event()
+    waits: list[str] = []
+
+    def until_it_breathes(real: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*given: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                waits.append(real.__name__)
+                breathed.clear()
+                assert breathed.wait(60)
+            return real(*given)
+
+        return wait
+
+    monkeypatch.setattr(Generator, "encode", until_it_breathes(Generator.encode))
+    monkeypatch.setattr(generate, "keep", until_it_breathes(stage.keep))
+    worker_of(house).runtime.every(0.0, "breath", breathed.set)
+    house.rest()
+    assert waits == ["encode"] + ["keep"] * 4
+    assert base_frames(house) == undisturbed
+
+
+def test_told_to_stop_while_prompts_are_encoded_it_leaves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = fed(tmp_path / "home", *"abcd")
+    model_of(house)
+    runtime = worker_of(house).runtime
+    encoding, left = threading.Event(), threading.Event()
+
+    def encode(_generator: Generator, jobs: list[Job], _ahead: Any) -> int:
+        encoding.set()
+        while not left.wait(0.01):
+            with contextlib.suppress(Stopped):
+                jobs[0].report(0.0)
+                continue
+            left.set()
+        return 0
+
+    def stop() -> None:
+        runtime.stopping = encoding.is_set()
+
+    monkeypatch.setattr(Generator, "encode", encode)
+    runtime.every(0.0, "stop", stop)
+    with pytest.raises(Stopped):
+        house.rest()
+    assert left.wait(60)  # the encoders hear of it too
+    house.stop()
+    assert attempts(house) == dict.fromkeys("abcd", 0)
+    assert set(waiting(house)) == set("abcd")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_worker_that_begins_makes_a_clip_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, broken: bool
+) -> None:
+    folder = shutil.copytree(saved("wan_a14b"), tmp_path / "wan")
+    if broken:
+        file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(file)
+        tensors["proj_out.weight"][0, 0] = float("nan")
+        save_file(tensors, file, {"format": "pt"})
+    monkeypatch.setattr(Models, "gain_from_rehearsal", lambda *_: True)
+    root = tmp_path / "home"
+    house_with(root, "wan_a14b")
+    (root / "presets.toml").write_text(tiny_preset("wan_a14b", folder, FOUR))
+    house = House(root)
+    house.start("generate")
+    assert [said["model"] for said in house.said("model.ready")] == [] if broken else ["tiny-wan_a14b"]
+    assert [said["reason"] for said in house.said("model.missing")] == (
+        ["The model made numbers that are none."] if broken else []
+    )
 
 
 @pytest.mark.parametrize("call", range(1, 9))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from core.contract import GenerationParams, Keyframe, Motion
-from core.errors import Cancelled, DropreelError, Stopped
+from core.errors import BadSettings, Cancelled, DropreelError, Stopped
+from core.generate import checks, embeddings
 from core.generate import generator as generators
-from core.generate.generator import Blank, Generator, Job, Made, NotFinite, WrongFrames
+from core.generate.checks import Blank, NotFinite, WrongFrames
+from core.generate.embeddings import embedding_key
+from core.generate.generator import Generator, Job, Made
 from core.generate.loading import load_encoders
 from core.generate.plan import make_plan
 from core.generate.presets import Preset, read_presets
@@ -192,6 +196,59 @@ def test_out_of_memory_is_tried_once_more_with_less(cache: Path, undisturbed: di
     assert bits(made) == undisturbed  # these pictures are smaller than a tile
 
 
+# As in test_families.py.
+@pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported:UserWarning")
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_family_has_a_leaner_way(kind: tiny.Kind, cache: Path) -> None:
+    generator = generator_of(kind, cache)
+    (job,) = jobs_of(generator.preset, 1)
+    expected = bits(run(generator, [job]))
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+    with before_forward(getattr(generator._pipe, generator._kind.denoisers[0]), failing(error, times=1)):
+        (made,) = run(generator, [job]).values()
+    assert isinstance(made, Made), made
+    assert made.record["leaner"]
+    assert ("vae" in generator.residency.turning) == (kind != "svd")
+    assert {"clip0": made.frames().tobytes()} == expected
+    assert bits(run(generator, [job, replace(job, name="clip1")]))["clip1"] == expected["clip0"]
+
+
+def test_no_memory_to_become_leaner_leaves_it_to_be_tried_again(
+    cache: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = generator_of("wan_a14b", cache)
+    monkeypatch.setattr(generator.residency, "all_turn", failing(RuntimeError("none to move it to"), times=1))
+    jobs = jobs_of(generator.preset, 1)
+    error = torch.OutOfMemoryError("CUDA out of memory.")
+    with before_forward(generator._pipe.transformer, failing(error, times=2)):
+        with pytest.raises(RuntimeError, match="none to move"):
+            run(generator, jobs)
+        made = run(generator, jobs)  # it was not called leaner where it was not
+    assert bits(made) == {"clip0": undisturbed["clip0"]}
+
+
+def test_a_decoder_that_was_left_in_float32_is_put_right(cache: Path) -> None:
+    generator = generator_of("svd", cache, dtype="fp16", vae_dtype="fp16", steps=1)  # half precision is slow here
+    (job,) = jobs_of(generator.preset, 1)
+    expected = bits(run(generator, [job]))
+    seen: list[torch.dtype] = []
+
+    def cancel() -> None:
+        seen.append(generator._pipe.vae.dtype)
+        raise Cancelled
+
+    with before_forward(generator._pipe.vae.encoder, cancel):
+        (made,) = run(generator, [job]).values()
+    assert isinstance(made, Cancelled)
+    assert seen == [torch.float32]
+    assert bits(run(generator, [job])) == expected
+
+
+def test_a_decoder_that_cannot_take_turns_is_not_asked_to(cache: Path) -> None:
+    with pytest.raises(BadSettings, match=r"memory.vae.residency.*cannot leave the card.*Say \"card\""):
+        generator_of("svd", cache, "memory = { vae = { residency = 'turn' } }\n")
+
+
 def test_out_of_memory_again_is_a_failure_of_its_clip(cache: Path, undisturbed: dict[str, bytes]) -> None:
     generator = generator_of("wan_a14b", cache, EXPERTS)
     jobs = jobs_of(generator.preset)
@@ -262,6 +319,34 @@ def test_black_is_no_clip_of_a_picture_that_is_not(experts: Generator) -> None:
     with spoiled(experts._pipe.vae.decoder.conv_out, lambda out: out.fill_(-1.0), clip="clip 0"):
         (dark,) = run(experts, [night]).values()
     assert isinstance(dark, Made)
+
+
+def test_a_single_black_frame_is_found_before_the_attention_is_cleared(cache: Path) -> None:
+    generator = generator_of("wan_a14b", cache, EXPERTS, attention="_native_math")
+    given: list[bool] = []
+    real = generators._light
+
+    def light(codes: torch.Tensor) -> Any:
+        given.append(generator.attention == "native")
+        if not given[-1]:
+            codes[3] = 14  # of 255, as after a backend that lost most of it
+        return real(codes)
+
+    jobs = jobs_of(generator.preset, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generators, "_light", light)
+        (made,) = run(generator, jobs).values()
+    assert isinstance(made, Made)
+    assert given == [False, True]
+    assert made.record["attention_given_up"] == "_native_math"
+
+
+def test_light_is_measured_alike_on_the_card_and_off_it() -> None:
+    for size in ((64, 128), (600, 1100)):
+        frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+        frames[1] //= 16
+        cells = np.stack([checks._cells(frame) for frame in frames])
+        assert generators._light(torch.from_numpy(frames)) == pytest.approx(checks._level(cells), rel=0.02)
 
 
 def test_another_count_of_frames_is_no_clip(experts: Generator) -> None:
@@ -373,6 +458,76 @@ def test_a_prompt_that_cannot_be_encoded_is_its_own_clip_s_failure(
     made = run(generator, [replace(bad, report=cancelled), good])
     assert isinstance(made["clip1"], (ValueError, Cancelled))
     assert set(bits(made)) == {"clip0"}
+
+
+def test_clips_of_one_prompt_that_cannot_be_encoded_all_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = counting(monkeypatch, lambda encoders: setattr(encoders, "encode_prompt", failing_encoder))
+    generator = generator_of("wan_a14b", tmp_path, EXPERTS, attention="_native_math")
+    for again in (1, 2):
+        made = run(generator, prompted(generator.preset, "bad", "bad", "bad"))
+        assert [str(error) for error in made.values()] == ["no such word"] * 3
+        assert loads == [1] * again
+    assert generator.attention == "_native_math"  # which is not to blame
+
+
+def failing_encoder(*_given: Any, **_more: Any) -> None:
+    raise ValueError("no such word")
+
+
+def test_embeddings_are_of_their_encoder_place_libraries_and_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {
+        embedding_key(*given)
+        for given in [
+            ("e", "bf16", "cpu", ("fox",)),
+            ("f", "bf16", "cpu", ("fox",)),
+            ("e", "fp16", "cpu", ("fox",)),
+            ("e", "bf16", "A card", ("fox",)),
+            ("e", "bf16", "cpu", ("fox", "")),
+        ]
+    }
+    for changed in ("diffusers", "transformers"):
+        monkeypatch.setattr(
+            embeddings, "version", lambda name, changed=changed: "0.1" if name == changed else version(name)
+        )
+        keys.add(embedding_key("e", "bf16", "cpu", ("fox",)))
+    assert len(keys) == 7
+
+
+def test_a_record_says_what_its_own_clip_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = generator_of("wan_a14b", tmp_path, EXPERTS)
+    jobs = [*prompted(generator.preset, "one", "two"), *jobs_of(generator.preset, 4)[2:]]
+
+    def records() -> list[dict[str, Any]]:
+        made = [made for _, made in sorted(run(generator, jobs).items())]
+        return [clip.record for clip in made if isinstance(clip, Made)]
+
+    first, second = records(), records()
+    assert [sorted(record["swaps"] for record in each) for each in (first, second)] == [[0, 0, 0, 2]] * 2
+    assert [record["encode_seconds"] > 0 for record in first] == [True, True, True, False]  # two share a prompt
+    assert [record["encode_seconds"] for record in second] == [0] * 4
+    assert {record["embeddings"] for record in first} == {file.stem for file in tmp_path.iterdir()}
+
+
+def test_told_to_stop_an_encoder_stops_at_its_next_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[int] = []
+
+    def count(encoders: Any) -> None:
+        for block in encoders.text_encoder.encoder.block:
+            block.register_forward_hook(lambda *_: blocks.append(1))
+
+    counting(monkeypatch, count)
+    generator = generator_of("wan_a14b", tmp_path, EXPERTS)
+
+    def stop(_fraction: float) -> None:
+        if blocks:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        generator.encode([replace(job, report=stop) for job in jobs_of(generator.preset, 1)])
+    assert blocks == [1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cancelled_clip_does_not_keep_others_from_being_encoded(tmp_path: Path) -> None:

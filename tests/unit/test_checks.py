@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.errors import Stopped
-from core.generate.checks import BLACK, GAIN_MAX, BadFrames, correct, drift, inspect
+from core.generate.checks import BLACK, GAIN_MAX, BadFrames, Blank, correct, drift, inspect
 from core.generate.presets import Drift, FirstFrame, Preset, Source
 from core.light import LINEAR, linear_cells
 
@@ -77,7 +77,7 @@ def test_another_count_or_size_is_no_clip(frames: Frames) -> None:
 def test_black_frames_are_no_clip(black: slice) -> None:
     frames = clip()
     frames[black] = np.random.default_rng(0).integers(0, 4, frames[black].shape)
-    with pytest.raises(BadFrames, match="black"):
+    with pytest.raises(Blank, match="black"):
         inspect(frames, picture(), LOOSE, COUNT)
 
 

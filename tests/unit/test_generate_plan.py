@@ -247,6 +247,51 @@ def test_a_distilled_model_is_refused_other_steps_than_its_own() -> None:
     assert (finding.field, finding.limit) == ("generation_params.num_inference_steps", 4)
 
 
+@pytest.mark.parametrize(("steps", "limit"), [(1, 2), (201, 200), (1000, 200)])
+def test_steps_that_no_schedule_has_are_refused(steps: int, limit: int) -> None:
+    honoured = {"num_inference_steps": "honoured"}
+    for model in (preset(parameters=honoured), MODELS["mochi-1"]):
+        finding = refusal(entry(num_inference_steps=steps), model)
+        assert (finding.code, finding.field, finding.limit) == (
+            "parameter_refused", "generation_params.num_inference_steps", limit,
+        )  # fmt: skip
+    assert made(entry(num_inference_steps=2), model=preset(parameters=honoured)).steps == 2
+    assert made(entry(num_inference_steps=1), model=preset(parameters=honoured, steps=1)).steps == 1, "its own"
+    assert made(entry(num_inference_steps=steps), model=preset(parameters={"num_inference_steps": "translated: no"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "value", "limit"),
+    [
+        ({"min_guidance_scale": 3.0, "max_guidance_scale": 1.0}, "min_guidance_scale", 3.0, 1.0),
+        ({"min_guidance_scale": 3.5}, "min_guidance_scale", 3.5, 3.0),
+        ({"max_guidance_scale": 0.5}, "max_guidance_scale", 0.5, 1.0),
+    ],
+)
+def test_guidance_that_would_shrink_along_the_clip_is_refused(
+    asked: dict[str, float], field: str, value: float, limit: float
+) -> None:
+    finding = refusal(entry(**asked), MODELS["stable_video_diffusion_v1.1"])
+    assert (finding.code, finding.field, finding.value, finding.limit) == (
+        "parameter_refused", f"generation_params.{field}", value, limit,
+    )  # fmt: skip
+
+
+def test_the_plans_guidance_is_what_the_last_frame_gets() -> None:
+    svd = MODELS["stable_video_diffusion_v1.1"]
+    for asked, model, guidance in (
+        ({}, svd, 3.0),
+        ({"max_guidance_scale": 2.0, "min_guidance_scale": 2.0}, svd, 2.0),
+        ({}, svd.model_copy(update={"call": svd.call | {"max_guidance_scale": 4.0}}), 4.0),
+        ({"max_guidance_scale": 1.0}, svd, 1.0),
+    ):
+        plan = made(entry(**asked), model=model)
+        black = np.zeros((plan.canvas[1], plan.canvas[0], 3), np.uint8)
+        called = family("svd").call(plan, model, black, None)
+        assert plan.guidance == called["max_guidance_scale"] == guidance
+    assert not plan.guided
+
+
 def test_the_studios_model_is_given_all_that_the_studio_writes() -> None:
     svd = MODELS["stable_video_diffusion_v1.1"]
     plan = made(entry(motion_bucket_id=76, noise_aug_strength=0.02, decode_chunk_size=8, num_inference_steps=25,

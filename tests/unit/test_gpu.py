@@ -16,9 +16,7 @@ def _driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_driver")
-@pytest.mark.parametrize(
-    ("worker", "card"), [("gpu0", "0"), ("gpu3", "3"), ("GPU-8932f937-d72c", "GPU-8932f937-d72c")]
-)
+@pytest.mark.parametrize(("worker", "card"), [("gpu0", "0"), ("gpu3", "3"), ("GPU-8932f937-d72c", "GPU-8932f937-d72c")])
 def test_a_worker_is_given_the_card_of_its_name_and_no_other(worker: str, card: str) -> None:
     given = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": card}
     assert gpu.card_environment("generate", worker, {}) == given

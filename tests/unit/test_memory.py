@@ -7,13 +7,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, DiffusionPipeline, LTXVideoTransformer3DModel
+from diffusers import AutoencoderKLTemporalDecoder, AutoencoderKLWan, DiffusionPipeline, LTXVideoTransformer3DModel
 
+from core.contract import Keyframe
 from core.errors import Refused
 from core.generate import memory
 from core.generate.family import family
@@ -25,13 +27,17 @@ from core.generate.memory import (
     forecast,
     measure,
     misfit,
+    planned,
     predict,
     refuse_if_too_large,
     usual,
 )
+from core.generate.models import Models
+from core.generate.plan import Plan, make_plan
 from core.generate.presets import Preset, read_presets, shipped_presets
 from core.generate.studio import GenerationSettings
 from core.generate.weights import locate, look
+from core.settings import Settings
 from tests.tiny import saved, tiny_preset
 from tests.unit.test_weights import INDEX, pipeline, put, tensors
 
@@ -64,7 +70,9 @@ def test_all_on_the_card_at_once() -> None:
     assert denoising["text_encoder"] == 11.4e9
     assert denoising["activations"] == 17 * 36 * 64 * WAN.token_bytes
     assert found.card_worst == "decoding"
-    assert found.card == pytest.approx(28e9 * 2 + 508e6 + 11.4e9 + memory.CONTEXT_BYTES + 2 * WAN.decode.at(*CLIP))
+    assert found.card == pytest.approx(
+        28e9 * 2 + 508e6 + 11.4e9 + memory.CONTEXT_BYTES + 2 * WAN.decode.at(CLIP.pixels, CLIP.frames)
+    )
 
 
 def test_what_takes_turns_is_never_there_together() -> None:
@@ -151,6 +159,53 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"no safetensors, and long enough")
     with pytest.raises(ValueError, match="is no safetensors"):
         predict(mine, found)
+
+
+SVD = shipped_presets()["stable_video_diffusion_v1.1"]
+
+
+def svd_plan(**asked: Any) -> Plan:
+    moved = {"type": "zoom_in", "start_rect": (0, 0, 1, 1), "end_rect": (0.1, 0.1, 0.9, 0.9), "duration_sec": 4}
+    entry = Keyframe.model_validate({"image_path": "a.png", "motion": moved,
+                                     "generation_params": {"model": SVD.name} | asked})  # fmt: skip
+    return make_plan(entry, (1024, 576), (1024, 576), SVD, seed=1, prompt="", rules=RULES)
+
+
+def test_the_clip_in_hand_is_reckoned_with_and_not_the_usual_one(tmp_path: Path) -> None:
+    found = look(SVD, RULES, tmp_path)
+    usually, whole = svd_plan(), svd_plan(decode_chunk_size=25)
+    assert planned(whole) == Clip(usually.canvas[0] * usually.canvas[1], 25, 25)
+    assert planned(usually).decoded_at_once is None, "the preset's eight"
+    pixels = usually.canvas[0] * usually.canvas[1]
+    decoding = [predict(SVD, found, planned(plan)).card_phases["decoding"]["activations"] for plan in (usually, whole)]
+    assert decoding == [pixels * (8 * 2_048 + 25 * 6), pixels * (25 * 2_048 + 25 * 6)]
+    assert (
+        predict(SVD, found, planned(svd_plan(decode_chunk_size=1000))).card == predict(SVD, found, planned(whole)).card
+    )
+    refuse_if_too_large(SVD, found, CARD, clip=planned(usually))
+    with pytest.raises(Refused, match=r"25 frames of 0\.59 megapixels while decoding") as refused:
+        refuse_if_too_large(SVD, found, CARD, clip=planned(whole))
+    assert refused.value.finding.remedy is not None
+    assert refused.value.finding.remedy.startswith("Ask for a decode_chunk_size below 25. ")
+    translated = replace(whole, parameters={"decode_chunk_size": "translated: nothing"})
+    assert planned(translated).decoded_at_once is None
+
+
+def test_what_a_plan_needs_is_asked_only_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Settings(generation=GenerationSettings(device="cpu"))
+    Models(tmp_path, tmp_path, missing).refuse_what_does_not_fit(svd_plan())  # not even for its weights
+    here = put(tmp_path / "weights" / "x", pipeline())
+    mine = preset()
+    settings = Settings(generation=GenerationSettings(device="cpu", weights=here.parent))
+    settings.adopt(shipped_presets() | {"mine": mine})
+    plan = replace(svd_plan(), preset="mine")
+    models = Models(tmp_path, tmp_path, settings)
+    monkeypatch.setattr("core.device.device_here", lambda _wanted: torch.device("cuda"))
+    needed = predict(mine, locate(mine, settings.generation, tmp_path).found, planned(plan)).card
+    monkeypatch.setattr("core.device.card_memory", lambda _device, _gib: needed * 1.1)
+    models.refuse_what_does_not_fit(plan)
+    with pytest.raises(Refused, match="megapixels"):
+        models.refuse_what_does_not_fit(replace(plan, canvas=(2048, 1152)))
 
 
 def test_headers_are_counted(tmp_path: Path) -> None:
@@ -249,4 +304,16 @@ def test_the_figures_of_a_full_size_decoder() -> None:
         own = sum(parameter.nbytes for parameter in vae.parameters())
         vae.decode(torch.empty(1, 16, 3, 72, 128), return_dict=False)
         reckoned = 2 * WAN.decode.at(576 * 1024, 9)  # in float32
+        assert most() - own == pytest.approx(reckoned, rel=0.05)
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_the_figures_of_a_decoder_that_takes_so_many_frames_at_once(at_once: int) -> None:
+    with live() as most:
+        vae = AutoencoderKLTemporalDecoder(
+            down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
+        ).eval()
+        own = sum(parameter.nbytes for parameter in vae.parameters())
+        vae.decode(torch.empty(at_once, 4, 40, 64), num_frames=at_once, return_dict=False)
+        reckoned = 2 * memory._SVD.decode.at(320 * 512, 0, at_once)  # in float32
         assert most() - own == pytest.approx(reckoned, rel=0.05)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from core.errors import BadSettings
 from core.generate.family import family
@@ -132,6 +134,7 @@ WRONG = {
     "an unknown parameter": ('parameters = { bucket = "honoured" }', "mine.parameters.bucket", "motion_bucket_id"),
     "studio beyond parameters": ('studio = ["camera_motion"]', "mine", "camera_motion"),
     "one level too few": ("steps = 4\nschedule = { sigmas = [1.0, 0.5] }", "mine", "2 for 4 steps"),
+    "an attention that fetches code": ('attention = "sage_hub"', "mine", "code that is fetched"),
     "a cache that takes turns": ("together = 2\ncache = {}", "mine", "exclude each other"),
     "a file without its config": ('components = { vae = { folder = "v", file = "v.safetensors" } }', "mine", "config"),
     "a pickle": ('components = { vae = { folder = "v", file = "v.pt" } }', "mine.components.vae", "run code"),
@@ -185,6 +188,21 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_without_a_file_of_its_own_a_home_has_the_shipped_presets(tmp_path: Path) -> None:
     assert presets_of(tmp_path) == SHIPPED
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_cache_is_for_the_families_that_can_skip_blocks(name: str) -> None:
+    table = MODELS[name].model_dump(mode="json") | {"together": 1, "cache": {"threshold": 0.1}}
+    if MODELS[name].family in {"wan", "ltx", "mochi"}:
+        assert Preset.model_validate(table).cache is not None
+    else:
+        with pytest.raises(ValidationError, match=r"cache: the family .* runs every step whole"):
+            Preset.model_validate(table)
+
+
+@pytest.mark.parametrize("preset", SHIPPED.values(), ids=SHIPPED)
+def test_a_preset_can_be_read_from_what_is_recorded_of_it(preset: Preset) -> None:
+    assert Preset.model_validate(json.loads(json.dumps(preset.model_dump(mode="json"), allow_nan=False))) == preset
 
 
 def test_rates_are_exact() -> None:

@@ -140,6 +140,15 @@ def test_in_need_everything_takes_turns() -> None:
     assert torch.isfinite(modules["b"](torch.ones(1, 4))).all()
 
 
+def test_what_cannot_take_turns_stays_even_in_need() -> None:
+    modules = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
+    residency = Residency(modules, {}, CPU, stays={"b"})
+    residency.all_turn()
+    assert residency.turning == {"a"}
+    residency.bring("a")
+    assert residency.has("b")
+
+
 class Coder(torch.nn.Module):
     """Has the two entries of an autoencoder."""
 

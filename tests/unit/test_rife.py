@@ -56,7 +56,7 @@ class Explicit(Plain):
 def _pictures(width: int, height: int, count: int = 2) -> list[NDArray[np.float32]]:
     """Smooth pictures of 0..1, each some pixels on from the one before."""
     noise = torch.rand((1, 3, height + 3 * count, width + 3 * count), generator=torch.Generator().manual_seed(1))
-    smooth = torch.nn.functional.avg_pool2d(noise, 9, 1, 4) * 4 - 1.5
+    smooth = torch.nn.functional.avg_pool2d(noise, 9, 1, 4) * 2 - 0.5
     seen = [smooth[0, :, 3 * k : 3 * k + height, 2 * k : 2 * k + width].clamp(0, 1) for k in range(count)]
     return [x.permute(1, 2, 0).contiguous().numpy() for x in seen]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import importlib.util
 import math
@@ -23,7 +24,7 @@ from core.errors import DropreelError, Finding
 from core.generate.presets import Preset, read_presets, shipped_presets
 from core.motion import FULL, CameraPath, Easing, MotionType, Rect
 from core.settings import Settings
-from core.shootout import MEMORY_GIB, ClipFigures, clamp, judge, ranked, rules
+from core.shootout import MEMORY_GIB, ClipFigures, clamp, cold, judge, ranked, rules
 from core.shootout_report import Shown, Terms, page
 from core.temporal import steadiness
 from daemons.cli.scene import draw_scene
@@ -128,19 +129,62 @@ def test_the_anchors_are_where_the_report_says() -> None:
     assert rules(48)[3].share(24) == pytest.approx(0.5)
 
 
-def test_the_figures_of_a_preset_are_medians_over_what_came_out() -> None:
+def test_the_figures_of_a_preset_are_means_and_medians_over_what_came_out() -> None:
     clips = [clip(str(n), seconds={"generate": seconds, "encode": 2.0}, peak_gib=seconds) for n, seconds in
-             enumerate((4.0, 6.0, 20.0))]  # fmt: skip
+             enumerate((3.0, 3.0, 12.0))]  # fmt: skip
     one = judge("x", [*clips, clip("bad", outcome="fail", seconds={"generate": 99.0}, steadiness=None)])
     figures = one.figures
-    assert (figures.n, figures.of, figures.seconds, figures.peak_gib) == (3, 4, 8.0, 20.0)
+    assert (figures.n, figures.of, figures.seconds, figures.peak_gib) == (3, 4, 8.0, 12.0)
     assert figures.rooms == {"generate": 6.0, "encode": 2.0}
     assert figures.clips_per_minute == pytest.approx(10.0)
     assert figures.dollars_per_clip(0.40) == pytest.approx(0.40 / 600)
     assert one.eliminated == ()
-    expected = (40 * math.log(30 / 8, 4), 35 * 0.1 / 0.14, 15 * 0.46 / 0.47, 10 * math.log(24 / 20, 4))
+    expected = (40 * math.log(30 / 8, 4), 35 * 0.1 / 0.14, 15 * 0.46 / 0.47, 10 * math.log(24 / 12, 4))
     assert list(one.points.values()) == pytest.approx(expected)
     assert one.score == pytest.approx(sum(expected))
+
+
+def test_what_warms_a_model_up_is_no_measure_of_its_speed_and_a_round_is_paid_for_by_all_its_clips() -> None:
+    """Four clips a round: the first of each brings the experts, and the first round of all compiles."""
+    rounds = [
+        [(9.0, True), (0.2, True), (0.2, True), (0.2, True)],
+        [(4.2, False), (0.2, False), (0.2, False), (0.2, False)],
+    ]
+    clips = [clip(str(n), seconds={"generate": seconds, "encode": 1.0}, cold=cold)
+             for n, (seconds, cold) in enumerate(rounds[0] + rounds[1])]  # fmt: skip
+    figures = judge("x", clips).figures
+    assert (figures.timed, figures.n, figures.cold) == (4, 8, False)
+    assert figures.seconds == pytest.approx(2.2)
+    assert figures.rooms == pytest.approx({"generate": 1.2, "encode": 1.0})
+    alone = judge("x", clips[:4])
+    assert (alone.figures.timed, alone.figures.cold) == (4, True)
+    assert alone.figures.seconds == pytest.approx(3.4)
+    shown = [Shown("0", "0.jpg", "zoom in", {})]
+    assert "2.20 <small>of 4</small>" in page([judge("x", clips)], shown, Terms(0.4))
+    assert "3.40 <small>with the warm-up</small>" in page([alone], shown, Terms(0.4))
+    assert judge("x", clips).to_json(0.4)["timed"] == 4
+
+
+def made_at(name: str, generated: int, coded: int, together: int | None) -> VideoMeta:
+    """The meta of a clip, by the seconds at which two rooms were done with it."""
+    begun = now()
+    details = {} if together is None else {"together": together}
+    stages = {
+        stage: StageRecord(seconds=1.0, finished_at=begun + dt.timedelta(seconds=at), worker="gpu0", attempts=1,
+                           details=details if stage == "generate" else {})
+        for stage, at in (("generate", generated), ("encode", coded))
+    }  # fmt: skip
+    return meta().model_copy(update={"clip_id": name, "stages": stages})
+
+
+def test_the_first_round_after_each_load_is_cold() -> None:
+    """Rooms take turns: after each visit to another room the model is loaded again."""
+    times = {"a": (1, 20), "b": (2, 21), "c": (3, 22), "d": (4, 23), "e": (31, 40), "f": (32, 41), "g": (33, 42)}
+    metas = [made_at(name, *when, together=2) for name, when in times.items()]
+    assert cold(metas) == cold(metas[::-1]) == {"a", "b", "e", "f"}
+    assert cold([made_at(name, *when, together=1) for name, when in times.items()]) == {"a", "e"}
+    assert cold([made_at(name, *when, together=None) for name, when in times.items()]) == set(), "there is no model"
+    assert cold([]) == set()
 
 
 @pytest.mark.parametrize(
@@ -187,6 +231,9 @@ def test_a_models_load_is_not_its_clips() -> None:
     found = ClipFigures.of("a", "pass", [], meta(details=details, first_frame_ssim=0.9, flash_frames=2), 0.9)
     assert found.seconds == {"generate": 4.0, "encode": 9.0}
     assert (found.peak_gib, found.card, found.first_frame, found.flash_frames) == (7.5, "NVIDIA X", 0.9, 2)
+    more = {"encode_seconds": 1.5, "keep_seconds": 0.25}
+    whole = ClipFigures.of("a", "pass", [], meta(details=details | more), 0.9, cold=True)
+    assert (whole.seconds["generate"], whole.cold, found.cold) == (5.75, True, False), "prompts and checks are work too"
     bare = ClipFigures.of("a", "pass", [], meta(), None)
     assert (bare.seconds["generate"], bare.peak_gib, bare.card, bare.first_frame) == (9.0, None, "CPU", None)
     refused = ClipFigures.of("a", "refused", ["why"], None, None)
@@ -257,6 +304,7 @@ first_frame = { error = "off", flag = 0.7 }
 parameters = { num_inference_steps = "honoured" }
 [few]
 family = "ltx"
+vae_dtype = "bf16"
 weights = { hub = "a/b", files = ["*.safetensors"] }
 steps = 3
 schedule = { sigmas = [1.0, 0.7, 0.4] }

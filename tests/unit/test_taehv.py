@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.errors import BadSettings
+from core.generate.checks import NotFinite
 from core.generate.taehv import TinyDecoder, load_decoder, put_into
 from tests import tiny
 
@@ -152,5 +153,11 @@ def test_an_unchanged_pipeline_decodes_through_it_what_the_model_made(
     assert tuple(frames.shape) == (9, 3, 32, 64)
     assert torch.allclose(frames, decoder.decode(latents[None])[0].transpose(0, 1), atol=1e-4)
     assert frames.std() > 0.05
+    for number in (float("inf"), -float("inf"), float("nan")):
+        wrong = latents[None].clone()
+        wrong[0, 0, 1, 0, 0] = number
+        assert torch.isfinite(decoder.decode(wrong)).all() == (number == number)  # noqa: PLR0124 - of what is none
+        with pytest.raises(NotFinite):
+            pipe.vae.decode(wrong)
     assert not list(pipe.vae.decoder.parameters())
     assert next(pipe.vae.to(torch.float64).tiny_decoder.parameters()).dtype == torch.float64  # it goes where that goes

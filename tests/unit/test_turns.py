@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import Cancelled, DiskFull, DropreelError, MustRestart, Stopped
-from core.generate import turns
 from core.generate.presets import Memory
 from core.generate.residency import Residency
 from core.generate.turns import Turns
@@ -176,8 +175,8 @@ def test_a_failure_holds_on_to_nothing() -> None:
 
 def test_a_clips_own_time_is_without_the_turns_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(turns.time, "perf_counter", lambda: clock[0])
-    own = {}
+    monkeypatch.setattr("core.generate.turns.time.perf_counter", lambda: clock[0])
+    own: dict[int, float] = {}
     modules = {name: torch.nn.Linear(1, 1) for name in TURNING}
     residency = Residency(modules, dict.fromkeys(TURNING, Memory(residency="turn")), torch.device("cpu"))
 

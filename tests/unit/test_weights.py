@@ -29,7 +29,6 @@ from core.generate.weights import (
     installed,
     locate,
     look,
-    missing_weights,
     named_hash,
 )
 from core.settings import load_settings
@@ -205,7 +204,7 @@ def test_an_upsampler_alone_or_in_a_pipelines_folder(tmp_path: Path, where: str)
     put(tmp_path / "weights" / "maker" / "model", pipeline())
     mine = preset(
         'weights = { hub = "maker/model" }\n'
-        f'upsampler = {{ source = {{ folder = "{folder}" }}, timesteps = [1, 0] }}',
+        f'vae_dtype = "bf16"\nupsampler = {{ source = {{ folder = "{folder}" }}, timesteps = [1, 0] }}',
         "ltx",
     )
     assert locate(mine, RULES, tmp_path).upsampler == folder / where.rstrip("/")
@@ -255,6 +254,15 @@ def test_a_fingerprint_tells_other_weights_of_the_same_shape(tmp_path: Path) -> 
     assert fingerprint([path]) != before
 
 
+@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "transformer/config.json", "model_index.json"])
+def test_weights_that_are_configured_otherwise_are_others(tmp_path: Path, file: str) -> None:
+    folder = put(tmp_path / "weights" / "maker" / "model", pipeline())
+    before = locate(preset(), RULES, tmp_path).origins()
+    assert locate(preset(), RULES, tmp_path).origins() == before
+    (folder / file).write_bytes(pipeline()[file].replace(b"}", b', "shift": 9.0}', 1))
+    assert locate(preset(), RULES, tmp_path).origins() != before
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return put(tmp_path / "home", {
@@ -265,12 +273,8 @@ def home(tmp_path: Path) -> Path:
 
 def test_what_a_home_has(home: Path) -> None:
     settings, folders = load_settings(home)
-    finding = missing_weights(settings, folders.root)
-    assert finding is not None
-    assert finding.code == "weights_missing"
     assert installed(settings, folders.root) == []
     put(home / "weights" / "maker" / "model", pipeline())
-    assert missing_weights(settings, folders.root) is None
     assert [each.name for each in installed(settings, folders.root)] == ["mine"]
 
 
@@ -369,6 +373,14 @@ def test_without_a_network_it_says_which_file_goes_where(home: Path) -> None:
     assert "`hf download maker/model --local-dir maker/model` on a machine that has one" in said.stdout
     assert f"what it makes goes to {place}." in said.stdout
     assert "maker/model could not be fetched" in said.stderr
+
+
+def test_what_else_a_licence_asks_for_is_shown(home: Path) -> None:
+    terms = '{ name = "Terms", url = "https://terms.example", note = "Free below a revenue of 7 dollars." }'
+    with (home / "presets.toml").open("a") as file:
+        file.write(f"licence = {terms}\n")
+    said = CliRunner().invoke(app, ["weights", "mine", "--home", str(home)])
+    assert "mine  Terms, https://terms.example\n  Free below a revenue of 7 dollars.\n" in said.stdout
 
 
 def test_a_file_that_is_not_what_the_cache_says(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""What made a clip's bits is told from what is installed, and from what the driver says of itself."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from core import versions
+
+
+@pytest.mark.parametrize(
+    ("said", "driver"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC 12.3",
+            "535.104.05",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  560.35  Release Build  (x@y)\n", "560.35"),
+        ("nothing of the kind", None),
+        (None, None),
+    ],
+)
+def test_libraries_and_driver(
+    said: str | None, driver: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "version"
+    if said is not None:
+        file.write_text(said)
+    monkeypatch.setattr(versions, "CARD_DRIVER", file)
+    told = versions.versions()
+    assert told.get("nvidia-driver") == driver
+    assert (told["python"], told["torch"]) == (platform.python_version(), torch.__version__)
+    assert {"dropreel", "numpy", "pillow", "diffusers", "transformers", "peft"} <= told.keys()
