@@ -22,6 +22,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _commands() -> None:  # one command alone is to be called by its name too
+    pass
+
+
 console = Console()
 if not console.is_terminal:
     console.width = 10_000  # a line is not to be broken for a width that nobody has

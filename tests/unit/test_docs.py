@@ -21,8 +21,11 @@ from core.errors import Finding
 from core.generate import presets
 from core.generate.presets import Table
 from core.settings import Settings
+from daemons.cli import COMMANDS, load
 from daemons.cli.app import app
 from tests.unit.test_contract import MANIFEST, SIDECAR
+
+load(*COMMANDS)
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
