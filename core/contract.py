@@ -23,7 +23,6 @@ from pydantic import (
 from core.errors import Finding, Refused
 from core.motion import CameraPath, Easing, MotionType, Rect
 
-SCHEMA_VERSION = 1
 MAX_JSON_BYTES = 8 << 20
 """No JSON file of ours comes near this; a larger one is refused unread."""
 

@@ -43,16 +43,15 @@ def _luma(frame: Frame) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def _ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The mean structural similarity of two planes, 0..255.
+def similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The structural similarity of two planes, 0..255, about every pixel, -1..1.
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", with the Gaussian
-    window, over all windows that lie within the planes.
+    window; half a window from the edge it reaches beyond, where the planes are mirrored.
     """
 
     def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        inside = slice(_WINDOW // 2, -(_WINDOW // 2))
-        return np.asarray(cv2.GaussianBlur(plane, (_WINDOW, _WINDOW), _SIGMA), np.float32)[inside, inside]
+        return np.asarray(cv2.GaussianBlur(plane, (_WINDOW, _WINDOW), _SIGMA), np.float32)
 
     # Variances are differences of large means; about the middle grey they lose the fewest digits.
     a, b = a - 128, b - 128
@@ -61,7 +60,13 @@ def _ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     covariance = mean(a * b) - mean_a * mean_b
     mean_a, mean_b = mean_a + 128, mean_b + 128
     similar = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
-    return float(np.mean(similar / ((mean_a**2 + mean_b**2 + _C1) * (variances + _C2)), dtype=np.float64))
+    return np.asarray(similar / ((mean_a**2 + mean_b**2 + _C1) * (variances + _C2)), np.float32)
+
+
+def _ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """The mean similarity of two planes, over all windows that lie within them."""
+    inside = slice(_WINDOW // 2, -(_WINDOW // 2))
+    return float(np.mean(similarity(a, b)[inside, inside], dtype=np.float64))
 
 
 def _psnr(a: Frame, b: Frame) -> float:

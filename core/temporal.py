@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from core import process
 from core.encode import mp4
 from core.encode.command import ffmpeg_program
+from core.fidelity import similarity
 from core.work import Report, unwatched
 
-Plane = NDArray[np.float32]
 Grey = NDArray[np.uint8]
 """``(H, W)``, 0..255."""
 
@@ -33,8 +33,6 @@ nothing was hidden: the one frame is not to be found in the other, and that is w
 _CONTRADICTION = 0.01, 0.5
 """Of the squared flows, and pixels squared: how far there and back may miss. Sundaram, Brox and Keutzer 2010, "Dense
 point trajectories by GPU-accelerated large displacement optical flow", equation 5."""
-_WINDOW, _SIGMA = 11, 1.5
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _LIMIT_SECONDS = 600.0
 
 
@@ -115,21 +113,5 @@ def _pair(dis: cv2.DISOpticalFlow, a: Grey, b: Grey) -> float:
     moved = cv2.remap(a.astype(np.float32), at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     target = b.astype(np.float32)
     # What is hidden must not reach into the windows beside it: there the frame is compared with itself.
-    similar = _similarity(np.where(seen, np.asarray(moved, np.float32), target), target)
+    similar = similarity(np.where(seen, np.asarray(moved, np.float32), target), target)
     return float(similar[seen].mean(dtype=np.float64))
-
-
-def _similarity(a: Plane, b: Plane) -> Plane:
-    """The structural similarity of two planes, 0..255, about every pixel."""
-
-    def mean(plane: Plane) -> Plane:
-        return np.asarray(cv2.GaussianBlur(plane, (_WINDOW, _WINDOW), _SIGMA), np.float32)
-
-    # Variances are differences of large means; about the middle grey they lose the fewest digits.
-    a, b = a - 128, b - 128
-    mean_a, mean_b = mean(a), mean(b)
-    variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
-    mean_a, mean_b = mean_a + 128, mean_b + 128
-    similar = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
-    return np.asarray(similar / ((mean_a**2 + mean_b**2 + _C1) * (variances + _C2)), np.float32)

@@ -8,7 +8,6 @@ import math
 import os
 import random
 import signal
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -260,9 +259,3 @@ def run(daemon: Daemon) -> int:
 def _code(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     return errno.errorcode.get(number, "?") if number else type(error).__name__
-
-
-def exit_with(error: DropreelError) -> int:
-    """Say on stderr why a command cannot go on; its exit status."""
-    sys.stderr.write(f"dropreel: {error}\n")
-    return error.exit_code

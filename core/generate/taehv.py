@@ -17,7 +17,6 @@ from core.errors import BadSettings
 from core.generate.checks import NotFinite
 
 PREFIX = "decoder."
-WIDTHS = 4
 GROWS = (7, 13, 19)
 """The places, in the decoder's row of stages, where frames are multiplied; the 1×1 layers there say by how many."""
 PROJECTS = (8, 14, 20)
