@@ -48,8 +48,12 @@ def choose(rules: InterpolateSettings, weights: Path) -> MethodName:
         return rules.method
     if importlib.util.find_spec("torch") is None:
         return MethodName.flow
-    there = {MethodName.rife: weights / rules.rife, MethodName.film: weights / rules.film}
-    return next((name for name, file in there.items() if file.is_file()), MethodName.flow)
+    return next((name for name, file in files(rules, weights).items() if file.is_file()), MethodName.flow)
+
+
+def files(rules: InterpolateSettings, weights: Path) -> dict[MethodName, Path]:
+    """Where the weights of the networks are looked for, the better network first; flow has none."""
+    return {MethodName.rife: weights / rules.rife, MethodName.film: weights / rules.film}
 
 
 class Chosen(NamedTuple):
@@ -97,9 +101,8 @@ def load(name: MethodName, file: Path | None, device: str = "auto") -> Chosen:
 def load_from(rules: InterpolateSettings, weights: Path) -> Chosen:
     """The method of the settings. Raises as ``load`` does."""
     name = choose(rules, weights)
-    files = {MethodName.rife: weights / rules.rife, MethodName.film: weights / rules.film}
     if name is not MethodName.flow and rules.memory_gib is not None:
         from core.device import device_here, limit_card_memory
 
         limit_card_memory(device_here(rules.device), rules.memory_gib)
-    return load(name, files.get(name), rules.device)
+    return load(name, files(rules, weights).get(name), rules.device)

@@ -16,6 +16,7 @@ from core.errors import BadSettings, DropreelError
 from core.generate.presets import Preset
 from core.generate.weights import INDEX_FILE, Found, Hashes, by_hand, explain, fetch, look, named_hash, weights_folder
 from core.home import Home
+from core.interpolate.methods import MethodName, files
 from core.settings import Settings
 from daemons.cli.app import HERE, HomeOption, JsonOption, app, console, need_half, open_home
 
@@ -43,15 +44,22 @@ def weights(
     troubles = _fetch(chosen, settings, folders) if fetch_missing else []
     found = {preset.name: look(preset, settings.generation, folders.root) for preset in chosen}
     hashes = Hashes(folders.gpu.state)
+    folder = weights_folder(settings.generation, folders.root)
+    networks = {} if presets else files(settings.interpolate, folder)
     if take_hashes:
-        _hash([each for needs in found.values() for each in needs], hashes)
+        here = [each.folder / file for needs in found.values() for each in needs for file in each.files]
+        _hash([*here, *(file for file in networks.values() if file.is_file())], hashes)
     damaged = [path for path, sha in _known(found, hashes).items() if (named_hash(path) or sha) != sha]
     if as_json:
-        typer.echo(json.dumps({preset.name: _json(preset, found[preset.name], hashes) for preset in chosen}, indent=1))
+        listed: dict[str, Any] = {preset.name: _json(preset, found[preset.name], hashes) for preset in chosen}
+        if networks:  # no preset can be called so
+            listed["[interpolate]"] = {name: _network_json(file, hashes) for name, file in networks.items()}
+        typer.echo(json.dumps(listed, indent=1))
     else:
         for preset in chosen:
             _show(preset, found[preset.name], hashes if take_hashes else None)
-            _tell(found[preset.name], weights_folder(settings.generation, folders.root))
+            _tell(found[preset.name], folder)
+        _show_networks(networks, hashes if take_hashes else None)
     for trouble in [*troubles, *(f"{path} is damaged: its content is not what its name in the cache says. Delete it, "
                                  "and fetch it again." for path in damaged)]:  # fmt: skip
         typer.echo(f"dropreel: {trouble}", err=True)
@@ -86,13 +94,13 @@ def _fetch(chosen: Iterable[Preset], settings: Settings, home: Home) -> list[str
     return troubles
 
 
-def _hash(found: list[Found], hashes: Hashes) -> None:
+def _hash(paths: Iterable[Path], hashes: Hashes) -> None:
     """Take the hashes that were not taken before, with progress: a hundred gigabytes take minutes."""
-    files = list({each.folder / file: None for each in found for file in each.files})
+    each_once = list(dict.fromkeys(paths))
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("hashing", total=sum(path.stat().st_size for path in files))
-        for path in files:
+        task = progress.add_task("hashing", total=sum(path.stat().st_size for path in each_once))
+        for path in each_once:
             progress.update(task, description=path.name)
             hashes.take(path, lambda count: progress.advance(task, count))
 
@@ -147,14 +155,32 @@ def _tell(found: list[Found], folder: Path) -> None:
 def _json(preset: Preset, found: list[Found], hashes: Hashes) -> dict[str, Any]:
     def one(each: Found) -> dict[str, Any]:
         source = each.need.source
-        files = {file: {"bytes": (each.folder / file).stat().st_size, "sha256": hashes.known(each.folder / file)
+        listed = {file: {"bytes": (each.folder / file).stat().st_size, "sha256": hashes.known(each.folder / file)
                         or named_hash(each.folder / file)} for file in each.files}  # fmt: skip
         return {"need": each.need.name, "hub": source.hub, "revision": source.revision if source.hub else None,
-                "commit": each.commit, "folder": str(each.folder), "files": files, "missing": list(each.missing),
+                "commit": each.commit, "folder": str(each.folder), "files": listed, "missing": list(each.missing),
                 "missing_bytes": each.missing_bytes}  # fmt: skip
 
     licence = preset.licence.model_dump() if preset.licence else None
     return {"whole": explain(preset, found) is None, "licence": licence, "needs": [one(each) for each in found]}
+
+
+def _show_networks(networks: dict[MethodName, Path], hashes: Hashes | None) -> None:
+    """What makes the frames between: better with weights, but there is one that needs none."""
+    if networks:
+        console.print(Text.assemble(("interpolate", "bold"), "  the first that is here is used; without any, flow is"))
+    for name, file in networks.items():
+        there = file.is_file()
+        told = f"{file.stat().st_size / 1e6:,.1f} MB" if there else "not here: put it there, or do without"
+        console.print(Text.assemble(f"  {name}  {file}  ", (told, "green" if there else "yellow")), soft_wrap=True)
+        if there and hashes is not None:
+            console.print(Text(f"    {hashes.known(file)}  {file.name}"), soft_wrap=True)
+
+
+def _network_json(file: Path, hashes: Hashes) -> dict[str, Any]:
+    there = file.is_file()
+    return {"file": str(file), "bytes": file.stat().st_size if there else None,
+            "sha256": hashes.known(file) if there else None}  # fmt: skip
 
 
 def _gb(count: int) -> str:
