@@ -16,11 +16,11 @@ from PIL import Image, ImageCms, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from core import fsops
 from core.containers import Header, read_header
 from core.errors import Finding, Refused
+from core.limits import ImageLimits
 
 # The content decides what a file is. A name that says otherwise is noted: every viewer shows such a file too.
 _ENDINGS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WebP": (".webp",), "HEIC": (".heic", ".heif")}
@@ -39,19 +39,6 @@ _UPRIGHT = {  # EXIF orientation to what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageLimits(BaseModel):
-    """How large an image may be, and what lies behind its transparent parts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_pixels: PositiveInt = 40_000_000
-    max_side: PositiveInt = 16_384
-    min_side: PositiveInt = 64
-    max_bytes: PositiveInt = 64 << 20
-    background: str = Field(default="#000000", pattern=r"^#[0-9a-fA-F]{6}$")
-    """sRGB. Black is what video editors and players show where there is no picture."""
 
 
 class Picture(NamedTuple):

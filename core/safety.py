@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.contract import Motion
 from core.errors import Finding
+from core.limits import MotionLimits
 from core.motion import CameraPath, MotionType, Rect, Size, fit, frame_count
 
 VISIBLE = 0.001
@@ -38,35 +38,6 @@ SAMPLES = 1 << 17
 
 SIDECAR_NAMES = {"type": "motion_type", "start_rect": "start_frame", "end_rect": "end_frame"}
 """What the motion tool's sidecar calls the fields of a ``Motion``."""
-
-
-class MotionLimits(BaseModel):
-    """What a camera move may do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    speed_max: float = Field(default=0.20, gt=0)
-    """Extents of the picture a second: how fast any visible point may move on screen, along either axis."""
-    luminance_step_max: float = Field(default=0.30, gt=0)
-    """Share of the darker one: how much mean relative luminance may change from a frame to the next."""
-    luminance_swing_max: float = Field(default=0.30, gt=0)
-    """Share of the darkest: how much it may change within any second; more is a warning."""
-    shape_rule: Literal["fit", "refuse"] = "fit"
-    """A view that is not of the output's shape: take the largest one inside it that is, or refuse it."""
-    shape_tolerance: float = Field(default=0.001, ge=0, lt=1)
-    """Share of the output's width to height ratio: how far off a view still is of its shape."""
-    duration_min: float = Field(default=4.0, gt=0)
-    """Seconds."""
-    duration_max: float = Field(default=8.0, gt=0)
-    """Seconds."""
-    upscale_max: float = Field(default=2.0, gt=0)
-    """Output pixels made of one pixel of the image, along an axis; more is a warning."""
-
-    @model_validator(mode="after")
-    def _durations_in_order(self) -> Self:
-        if self.duration_min > self.duration_max:
-            raise ValueError("duration_min must not be above duration_max")
-        return self
 
 
 @dataclass(frozen=True, eq=False)

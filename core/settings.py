@@ -33,11 +33,10 @@ from core.errors import BadSettings
 from core.generate.presets import PRESETS_FILE, Preset, presets_of, shipped_presets
 from core.generate.studio import GenerationSettings
 from core.home import SETTINGS_FILE, Home
-from core.image import ImageLimits
 from core.interpolate.methods import InterpolateSettings
+from core.limits import ImageLimits, MotionLimits
 from core.motion import Size
-from core.qa.verdict import QaThresholds
-from core.safety import MotionLimits
+from core.qa.thresholds import QaThresholds
 from core.settings_errors import HOME_VARIABLE, PREFIX, Variables, check_names, explain, not_toml
 
 Role = Literal["mac", "gpu", "both"]
@@ -166,6 +165,8 @@ class RoomSettings(Section):
     bounds: RoomBounds = RoomBounds()
     workers: RoomWorkers = RoomWorkers()
     max_attempts: int = Field(default=5, ge=1)
+    max_regenerations: int = Field(default=0, ge=0, le=10)
+    """So many seeds more a model is given for a keyframe whose clips fail QA, without anybody asking."""
 
 
 class DiskSettings(Section):
@@ -175,6 +176,8 @@ class DiskSettings(Section):
     """With less free than this nothing new is begun."""
     high_water_mb: int = Field(default=4096, ge=0)
     """Having stopped so, it goes on when so much is free again."""
+    clip_max_mb: int = Field(default=8192, ge=1)
+    """A clip whose delivered frames take more, as they lie between the stages, is refused."""
 
     @model_validator(mode="after")
     def _is_above(self) -> Self:

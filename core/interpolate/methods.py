@@ -6,14 +6,15 @@ import hashlib
 import importlib.util
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import BadSettings, Refused
-from core.interpolate.flow import Flow
 from core.interpolate.plan import Mode
-from core.interpolate.retime import Method
+
+if TYPE_CHECKING:
+    from core.interpolate.retime import Method
 
 
 class MethodName(StrEnum):
@@ -71,6 +72,8 @@ def load(name: MethodName, file: Path | None, device: str = "auto") -> Chosen:
     method's.
     """
     if name is MethodName.flow:
+        from core.interpolate.flow import Flow
+
         return Chosen(Flow(), {})
     if file is None or not file.is_file():
         raise Refused.because(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from core.camera import Camera
+from core.errors import Finding
 from core.light import Frame
 from core.motion import Rect, Size
+from core.qa.inspector import Inspection
 from core.work import Report, unwatched
 
 SAMPLES = 16
@@ -52,15 +55,48 @@ class Achieved:
         return None if self.frame is None else round(self.errors[self.frame], 4)
 
 
-def achieved_path(frames: Frame, keyframe: Frame, views: Sequence[Rect], report: Report = unwatched) -> Achieved:
-    """Find frames, of ``(T, H, W, 3)``, in the keyframe, ``(H', W', 3)``, and compare with the ``views`` asked for.
+def judge_path(found: Achieved, flag: float) -> Inspection:
+    """What is to be said of a path, of which the camera may be ``flag`` pictures off before that is flagged."""
+    said = Inspection(measures={
+        "path_error": found.error,
+        "path_error_frame": found.frame,
+        "path_measured": f"{len(found.errors)} of {found.sampled} frames",
+    })  # fmt: skip
+    if found.error is not None and found.frame is not None and found.error > flag:
+        message = f"The camera is {found.error:.1%} of the picture from its path in frame {found.frame}."
+        said.find(
+            Finding(code="path_missed", message=message, severity="warning", value=found.error, limit=flag,
+                    frame=found.frame),
+            [found.frame],
+        )  # fmt: skip
+    if len(found.errors) < found.sampled / 2:
+        message = (
+            f"Whether the camera keeps to its path is not known: only {len(found.errors)} of {found.sampled} "
+            "frames could be found in the keyframe."
+        )
+        said.find(Finding(code="path_unmeasured", message=message, severity="warning", value=len(found.errors),
+                          limit=found.sampled / 2))  # fmt: skip
+    return said
 
-    Each is matched on its own, by SIFT, with the view of the keyframe that it ought to show; RANSAC then finds the
-    shift, turn and scale that most matches share. Nothing adds up from frame to frame, and a frame whose matches do
-    not agree is left out, not guessed. What fills most of the picture is taken for the scene, even if it moves.
+
+class Indexed(Protocol):
+    """Frames to be had by their number, each ``(H, W, 3)``."""
+
+    def __getitem__(self, number: int, /) -> Frame: ...
+
+
+def achieved_path(
+    frames: Frame | Indexed, keyframe: Frame, views: Sequence[Rect], report: Report = unwatched
+) -> Achieved:
+    """Find frames in the keyframe, ``(H', W', 3)``, and compare with the ``views`` asked for.
+
+    ``views`` has one for each frame. Each frame is matched on its own, by SIFT, with the view of the keyframe that it
+    ought to show; RANSAC then finds the shift, turn and scale that most matches share. Nothing adds up from frame to
+    frame, and a frame whose matches do not agree is left out, not guessed. What fills most of the picture is taken
+    for the scene, even if it moves.
     ``report`` is called before and after every picture.
     """
-    count, (height, width) = min(len(frames), len(views)), frames.shape[1:3]
+    count, (height, width) = len(views), frames[0].shape[:2]
     shrink = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     chosen = np.unique(np.linspace(0, count - 1, SAMPLES).round().astype(int)).tolist()
@@ -71,7 +107,8 @@ def achieved_path(frames: Frame, keyframe: Frame, views: Sequence[Rect], report:
         report(done / len(chosen))
         asked = _features(sift, camera.render(views[number]))
         report((done + 0.5) / len(chosen))
-        seen = _features(sift, cv2.resize(frames[number], size, interpolation=cv2.INTER_AREA))
+        reduced = cv2.resize(frames[number], size, interpolation=cv2.INTER_AREA)
+        seen = _features(sift, np.asarray(reduced, np.uint8))
         error = _error(asked, seen, size)
         if error is not None:
             errors[number] = error

@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.light import XYZ, Frame, Plane, linear_cells, luminance
+from core.qa.inspector import Place
+from core.qa.thresholds import Standard
 
-Standard = Literal["trace24", "broadcast", "wcag"]
 Kind = Literal["luminance", "red"]
-Place = tuple[float, float, float, float]
-"""``(x1, y1, x2, y2)`` as shares of the frame's width and height."""
 Mask = NDArray[np.bool_]
 
 REFERENCE = (1920, 1080)
@@ -150,6 +149,13 @@ class Screening:
         self._frames += 1
         return level
 
+    def counts(self) -> dict[Kind, int]:
+        """The most transitions of each kind that any window has seen within the second that ends now.
+
+        A transition counts when it is clear where it began: above 30 fps that takes a frame step or more.
+        """
+        return {channel.windows.kind: channel.windows.most for channel in self._channels}
+
     def report(self) -> FlashReport:
         """What the frames add up to. Ends the screening."""
         windows = [channel.finish() for channel in self._channels]
@@ -261,7 +267,7 @@ class _Channel:
 
     def __init__(self, state: type[_State], windows: _Windows, grid: _Grid, fps: float) -> None:
         self._state = state
-        self._windows = windows
+        self.windows = windows
         self._steps = max(1, _steps_within(STEP_SECONDS, fps))
         self._second = _second(fps)
         self._then: deque[_State] = deque(maxlen=self._steps)
@@ -284,7 +290,7 @@ class _Channel:
                     self._put_down(way, made, steps)
         self._then.append(now)
         if len(self._open) == self._steps:
-            self._windows.add(self._open.popleft())
+            self.windows.add(self._open.popleft())
 
     def _put_down(self, way: int, made: Mask, steps: int) -> None:
         if steps > 1:  # what came before a transition takes no part in the next one
@@ -298,8 +304,8 @@ class _Channel:
     def finish(self) -> _Windows:
         """The windows, with all frames counted."""
         while self._open:
-            self._windows.add(self._open.popleft())
-        return self._windows
+            self.windows.add(self._open.popleft())
+        return self.windows
 
 
 class _Windows:
@@ -321,6 +327,11 @@ class _Windows:
         """Where the transitions of the last second were, a plane a frame, used in rotation."""
         self._counts = np.zeros(grid.positions, np.uint16)
         self._onsets = {way: _Onsets(way, grid, fps) for way in _WAYS}
+
+    @property
+    def most(self) -> int:
+        """The most transitions of the last second at any position."""
+        return int(self._counts.max())
 
     def add(self, transitions: _Transitions) -> None:
         """Take the transitions that begin at the next frame."""
@@ -379,7 +390,6 @@ class _Onsets:
         self._way = way
         self._grid = grid
         self._recent: deque[_Transitions] = deque(maxlen=_steps_within(SYNCHRONOUS_SECONDS, fps) + 1)
-        self._were_wide: Mask | None = None
         self._fused = _steps_within(FUSED_SECONDS, fps)
         self._frame = -1
         self._latest = np.full(grid.positions, -self._fused - 1)
@@ -388,14 +398,18 @@ class _Onsets:
         """The window positions that have an onset in the next frame; None where there is no such."""
         self._frame += 1
         self._recent.append(transitions)
-        onset = self._wide(transitions.made.get(self._way))
-        if len(self._recent) > 1:
-            wide = self._wide(_any(recent.made.get(self._way) for recent in self._recent))
-            if wide is not None:
-                # What was wide already a frame ago had its onset then, unless this frame is wide by itself.
-                begun = wide if self._were_wide is None else wide & ~self._were_wide
-                onset = begun if onset is None else onset | begun
-            self._were_wide = wide
+        onset = made = None
+        for first, recent in zip(range(self._frame, -1, -1), reversed(self._recent), strict=False):
+            begun = recent.made.get(self._way)
+            if begun is None:
+                continue
+            made = _any([made, begun])
+            wide = self._wide(made)
+            if wide is None:
+                continue
+            if first < self._frame:  # what has been part of an onset is not added to the next one
+                wide &= self._latest < first
+            onset = wide if onset is None else onset | wide
         if onset is None:
             return None
         return self._unfused(onset) & self._alternating()
@@ -422,8 +436,6 @@ class _Onsets:
 
     def _unfused(self, onset: Mask) -> Mask:
         """The onsets, but for those so soon after one of the same way that the eye fuses them."""
-        if not self._fused:
-            return onset
         apart = onset & (self._frame - self._latest > self._fused)
         self._latest[onset] = self._frame
         return apart

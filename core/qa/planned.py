@@ -14,21 +14,10 @@ from numpy.typing import NDArray
 from core.camera import Camera
 from core.light import Frame, linear_cells, luminance
 from core.motion import Rect, Size, on_canvas
+from core.qa.thresholds import FirstLimits
 
 _LEVEL_CELLS = 256
 """Cells along the longer side of the keyframe, from which the brightness of its views is taken."""
-
-
-@dataclass(frozen=True)
-class FirstLimits:
-    """How close the first frame must be to what was planned; None: it is not held against that."""
-
-    error: float | None
-    """SSIM; less is another picture, and fails."""
-    flag: float | None
-    """SSIM; less is flagged."""
-    psnr: float | None = None
-    """dB; less is flagged."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,8 @@ class Asked:
 class Planned:
     """The plan of a clip. What is not given is not judged."""
 
-    frames: int
+    frames: int | None = None
+    """How many there are to be."""
     views: Sequence[Rect] = ()
     """What each frame is to show of the keyframe; none where the camera is not planned."""
     first: Frame | None = None
@@ -56,13 +46,16 @@ class Planned:
     """A model's; None: the settings' own, which hold for a still that is only filmed."""
     lives: bool = False
     """Whether the picture moves by itself, as a model's does, or only the camera over a still."""
+    still: Frame | None = None
+    """The keyframe, ``(H', W', 3)``, where every frame is a view of it and nothing else."""
     asked: Asked | None = None
     """Set where the model moves the camera; else the frames were filmed along ``views``, exactly."""
 
     @classmethod
     def of(cls, keyframe: Frame, views: Sequence[Rect], size: Size) -> Self:
         """The plan of a camera move over a still: ``keyframe`` is ``(H, W, 3)``, ``size`` (width, height)."""
-        return cls(len(views), views, Camera(keyframe, size).render(views[0]), _levels(keyframe, views))
+        return cls(len(views), views, Camera(keyframe, size).render(views[0]), _levels(keyframe, views),
+                   still=keyframe)  # fmt: skip
 
     @classmethod
     def of_model(cls, keyframe: Frame, views: Sequence[Rect], size: Size, made: Mapping[str, Any]) -> Self:
@@ -85,15 +78,16 @@ class Planned:
             asked=Asked(keyframe, made["path_flag"]) if made["camera"] == "endpoints" else None,
         )
 
-    def step(self, frame: int) -> NDArray[np.float64] | None:
-        """Where the pixels of the frame before go in this one, as a 2 x 3 affine map, for a clip of ``first``'s size.
+    def step(self, frame: int, size: Size | None = None) -> NDArray[np.float64] | None:
+        """Where the pixels of the frame before go in this one, as a 2 x 3 affine map.
 
-        None where that is not planned: in frame 0, and without views.
+        For pictures of ``size``, (width, height); ``first``'s unless given. None where that is not planned: in frame
+        0, and without views.
         """
         if self.first is None or not 0 < frame < len(self.views):
             return None
         before, now = self.views[frame - 1], self.views[frame]
-        height, width = self.first.shape[:2]
+        width, height = size or (self.first.shape[1], self.first.shape[0])
         # A pixel's centre is half a pixel from its edge, and cv2 counts from the centres.
         x_scale, x_shift = _axis(before.x1, before.width, now.x1, now.width, width)
         y_scale, y_shift = _axis(before.y1, before.height, now.y1, now.height, height)

@@ -1,4 +1,4 @@
-"""Draws the contact sheet of a clip that QA does not pass: the moments in question beside the keyframe."""
+"""Draws the contact sheet of a clip that QA does not pass: the moments in question beside the keyframe, and traces."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from core.light import Frame
+from core.qa.inspector import Place, Trace
+from core.qa.plot import FAINT, HEIGHT, INK, MARK, PAPER, font, plot
 
-MOST = 11
-"""Moments on one sheet; of more, as many are shown, spread evenly."""
-_THUMBNAIL = 300
-"""Pixels of the longer side."""
-_MARGIN, _CAPTION = 10, 34
-_PAPER, _INK, _MARK = (32, 32, 32), (230, 230, 230), (255, 80, 40)
+MOST = 12
+"""Moments on one sheet."""
+MOST_TRACES = 5
+_THUMBNAIL, _KEYFRAME = 256, 400
+"""Pixels of the longer side of a moment, and of the keyframe."""
+_MARGIN, _LINE = 14, 15
+_WIDEST, _PLOT_WIDTH = 1500, 900
+"""Pixels: the sheet is no wider than the one, and plots are no narrower than the other."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +29,67 @@ class Moment:
 
     frame: Frame
     """``(H, W, 3)`` uint8."""
-    caption: str
-    """Two lines at most."""
-    place: tuple[float, float, float, float] | None = None
-    """What to draw a rectangle around: (x1, y1, x2, y2) as shares of the frame's width and height."""
+    caption: Sequence[str]
+    """Lines, of which the first three are shown."""
+    places: Sequence[Place] = ()
+    """What to draw rectangles around."""
 
 
-def contact_sheet(moments: Sequence[Moment], keyframe: Frame | None) -> bytes:
-    """A PNG of the moments, in rows, after the view of the keyframe that the clip ought to begin with."""
-    if len(moments) > MOST:
-        moments = [moments[index * (len(moments) - 1) // (MOST - 1)] for index in range(MOST)]
-    if keyframe is not None:
-        moments = [Moment(keyframe, "keyframe"), *moments]
-    pictures = [_thumbnail(moment) for moment in moments]
-    width = max(picture.width for picture in pictures) + _MARGIN
-    height = max(picture.height for picture in pictures) + _CAPTION + _MARGIN
-    columns = min(len(pictures), max(1, round(math.sqrt(len(pictures) * height / width * 16 / 9))))
+def contact_sheet(
+    moments: Sequence[Moment], keyframe: Frame | None, traces: Sequence[Trace], fps: float, marked: Sequence[int]
+) -> bytes:
+    """A PNG of up to ``MOST`` moments beside the keyframe's view with which the clip ought to begin, and its traces.
+
+    The traces run over the whole clip, at ``fps``; in them ``marked`` are the frames that are in question.
+    """
+    pictures = [_thumbnail(moment) for moment in moments[:MOST]]
+    cell = max(picture.width for picture in pictures) + _MARGIN, max(p.height for p in pictures) + 3 * _LINE + _MARGIN
+    beside = None if keyframe is None else _reduced(keyframe, _KEYFRAME)
+    left = _MARGIN + (0 if beside is None else beside.width + 2 * _MARGIN)
+    columns = min(len(pictures), max(1, (_WIDEST - left) // cell[0]), max(3, math.ceil(len(pictures) / 2)))
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), _PAPER)
+    width = max(left + columns * cell[0], _PLOT_WIDTH)
+    top = _MARGIN + max(rows * cell[1], 0 if beside is None else beside.height + 2 * _LINE)
+    traces = traces[:MOST_TRACES]
+    sheet = Image.new("RGB", (width, top + len(traces) * (HEIGHT + _MARGIN)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(12)
-    for index, (picture, moment) in enumerate(zip(pictures, moments, strict=True)):
-        left, top = _MARGIN + index % columns * width, _MARGIN + index // columns * height
-        sheet.paste(picture, (left, top))
-        draw.text((left, top + picture.height + 2), moment.caption, _INK, font)
+    if beside is not None:
+        sheet.paste(beside, (_MARGIN, _MARGIN))
+        draw.text((_MARGIN, _MARGIN + beside.height + 4), "keyframe", INK, font(13))
+    for index, (picture, moment) in enumerate(zip(pictures, moments, strict=False)):
+        across, down = left + index % columns * cell[0], _MARGIN + index // columns * cell[1]
+        sheet.paste(picture, (across, down))
+        for number, line in enumerate(moment.caption[:3]):
+            place = across, down + picture.height + 4 + number * _LINE
+            draw.text(place, _fitting(line, cell[0] - 6), FAINT if number else INK, font(12))
+    for index, trace in enumerate(traces):
+        place = _MARGIN, top + index * (HEIGHT + _MARGIN)
+        sheet.paste(plot(trace, fps, marked, width - 2 * _MARGIN), place)
     png = io.BytesIO()
-    sheet.save(png, "PNG", compress_level=3)
+    sheet.save(png, "PNG", compress_level=6)
     return png.getvalue()
 
 
 def _thumbnail(moment: Moment) -> Image.Image:
-    picture = Image.fromarray(moment.frame)
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-    if moment.place is not None:
-        x1, y1, x2, y2 = moment.place
-        right, bottom = picture.width - 1, picture.height - 1
+    picture = _reduced(moment.frame, _THUMBNAIL)
+    right, bottom = picture.width - 1, picture.height - 1
+    for x1, y1, x2, y2 in moment.places:
         box = (x1 * right, y1 * bottom, x2 * right, y2 * bottom)
-        ImageDraw.Draw(picture).rectangle(box, outline=_MARK, width=2)
+        ImageDraw.Draw(picture).rectangle(box, outline=MARK, width=2)
     return picture
+
+
+def _reduced(frame: Frame, side: int) -> Image.Image:
+    """The picture with so many pixels along its longer side, or as it is where it has fewer."""
+    picture = Image.fromarray(frame)
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    return picture
+
+
+def _fitting(line: str, width: int) -> str:
+    """The line, cut where it is too wide."""
+    if font(12).getlength(line) <= width:
+        return line
+    while line and font(12).getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…"

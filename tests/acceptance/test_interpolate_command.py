@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from core.encode import mp4
 from core.encode.command import ffmpeg_program
 from core.errors import DropreelError
+from core.footage import KEPT, Pictures, look
 from core.interpolate.methods import MethodName
 from core.interpolate.plan import plan
 from core.process import run
 from core.work import unwatched
-from daemons.cli.interpolate import KEPT, Pictures, _check, look, samples_of
+from daemons.cli.interpolate import _check, samples_of
 from tests.acceptance.test_commands import dropreel
 from tests.waiting import children, until
 

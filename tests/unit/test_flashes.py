@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.qa.flashes import FlashReport, Standard, screen
+from core.qa.flashes import FlashReport, screen
+from core.qa.thresholds import Standard
 
 Frame = NDArray[np.uint8]
 Colour = tuple[int, int, int]

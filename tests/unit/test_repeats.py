@@ -1,4 +1,4 @@
-"""Faults of whole frames are told from what a camera, a cut or a moving thing does."""
+"""Frames that do not move on are told from what a slow camera, or a picture without detail, does."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.camera import Camera
 from core.light import linear_cells, luminance
 from core.motion import FULL, CameraPath, Rect
-from core.qa.artifacts import Artifacts, Swing
+from core.qa.inspector import Seen
 from core.qa.planned import Planned
+from core.qa.repeats import Repeats
+from core.qa.thresholds import QaThresholds
 
 SIZE = (96, 64)
-NOISE = 0.25
 
 
 def textured(seed: int = 5, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
@@ -27,85 +26,11 @@ def textured(seed: int = 5, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(blobs, size, interpolation=cv2.INTER_CUBIC).clip(0, 255), np.uint8)
 
 
-def measured(frames: Iterable[NDArray[np.uint8]], planned: Planned | None = None) -> Artifacts:
-    artifacts = Artifacts(NOISE)
+def measured(frames: Iterable[NDArray[np.uint8]], planned: Planned) -> Repeats:
+    repeats = Repeats(QaThresholds(), planned)
     for number, frame in enumerate(frames):
-        step = planned.step(number) if planned else None
-        artifacts.add(frame, luminance(linear_cells(frame, SIZE[0] // 2, SIZE[1] // 2)), step)
-    return artifacts
-
-
-def swings(frames: Iterable[NDArray[np.uint8]]) -> list[Swing]:
-    return measured(frames).swings(0.5, 3)
-
-
-def lit(frame: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
-    """The frame with so many times its light."""
-    return np.asarray((frame * gain ** (1 / 2.2)).clip(0, 255), np.uint8)
-
-
-# --- swings ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("gain", "length"), [(3.0, 1), (0.3, 1), (3.0, 2), (3.0, 3), (0.0, 3)])
-def test_a_swing_that_comes_back_is_a_flash(gain: float, length: int) -> None:
-    frame = textured()
-    frames = [frame] * 6 + [lit(frame, gain)] * length + [frame] * 6
-    (swing,) = swings(frames)
-    assert (swing.kind, swing.frame, swing.last, swing.tile) == ("flash", 6, 5 + length, None)
-    assert swing.before == pytest.approx(luminance(linear_cells(frame, *SIZE)).mean(), rel=0.01)
-
-
-@pytest.mark.parametrize("gain", [3.0, 0.3])
-@pytest.mark.parametrize("length", [4, 20])
-def test_a_swing_that_stays_is_a_cut(gain: float, length: int) -> None:
-    frame = textured()
-    found = swings([*[frame] * 6, *[lit(frame, gain)] * length])
-    assert [(swing.kind, swing.frame) for swing in found] == [("cut", 6)]
-
-
-@pytest.mark.parametrize("gain", [1.6, 0.65, 1.0])
-def test_a_smaller_swing_is_none(gain: float) -> None:
-    frame = textured()
-    assert swings([frame, lit(frame, gain), frame]) == []
-
-
-def test_a_flash_in_a_part_of_the_picture_names_its_tile() -> None:
-    frame = textured()
-    flashed = frame.copy()
-    flashed[16:32, 48:72] = 255  # the second row of tiles, the third column
-    (swing,) = swings([frame, frame, flashed, frame])
-    assert (swing.kind, swing.frame, swing.tile) == ("flash", 2, (1, 2))
-
-
-def test_a_thing_that_moves_through_a_tile_is_no_flash() -> None:
-    frames = []
-    for left in range(-24, 96, 6):  # as large as a tile, a quarter of it a frame
-        frame = np.full((64, 96, 3), 60, np.uint8)
-        frame[16:32, max(left, 0) : max(left + 24, 0)] = 230
-        frames.append(frame)
-    assert swings(frames) == []
-
-
-def test_in_the_dark_little_is_seen() -> None:
-    dark = np.full((64, 96, 3), 5, np.uint8)
-    assert swings([dark, dark * 5, dark]) == []
-
-
-@given(st.lists(st.integers(100, 130), min_size=1, max_size=12))
-def test_flicker_below_the_limit_never_swings(codes: list[int]) -> None:
-    assert swings([np.full((64, 96, 3), code, np.uint8) for code in codes]) == []
-
-
-def test_levels_are_mean_linear_luminance() -> None:
-    # By the formula of IEC 61966-2-1; 10 lies below its knee, 0.03928 and 0.04045 lie between the same two codes.
-    greys = {0: 0.0, 10: 0.003035, 11: 0.003347, 118: 0.181164, 188: 0.502886, 236: 0.838799, 255: 1.0}
-    frames = [np.full((64, 96, 3), code, np.uint8) for code in greys]
-    halves = frames[0].copy()
-    halves[:32] = 255
-    colours = [np.full((64, 96, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 188))]
-    expected = [*greys.values(), 0.5, 0.2126, 0.7152, 0.0722 * 0.502886]
-    assert measured([*frames, halves, *colours]).levels == pytest.approx(expected, abs=1e-5)
+        repeats.add(Seen.of(number, frame, luminance(linear_cells(frame, 1, 1))))
+    return repeats
 
 
 # --- repeats --------------------------------------------------------------------------------------------------------
@@ -148,7 +73,22 @@ def test_detail_along_the_move_may_stand_still() -> None:
 def test_a_still_that_is_planned_so_repeats_nothing() -> None:
     frame = textured()
     assert measured([frame] * 5, Planned.of(frame, [FULL] * 5, SIZE)).repeats == []
-    assert measured([frame] * 5).repeats == []
+    assert measured([frame] * 5, Planned(5)).repeats == []
+
+
+@pytest.mark.parametrize(("first", "length", "found"), [(5, 3, [5, 6, 7]), (5, 2, []), (2, 3, []), (9, 3, [])])
+def test_without_a_plan_a_pause_amid_movement_is_a_fault(first: int, length: int, found: list[int]) -> None:
+    """A clip may begin and end at rest, and one frame shown twice is how films become video."""
+    frames, _ = move(textured(), 2)
+    for number in range(first, first + length):
+        frames[number] = frames[first - 1]
+    inspection = measured(frames, Planned(None)).finish()
+    codes = [(each.finding.code, each.finding.severity, each.finding.frame) for each in inspection.found]
+    assert codes == ([("frozen_frames", "warning", found[0])] if found else [])
+
+
+def test_a_clip_that_stands_still_by_itself_is_no_fault() -> None:
+    assert measured([textured()] * 12, Planned(None)).finish().found == []
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------

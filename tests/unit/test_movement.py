@@ -1,0 +1,123 @@
+"""What changes from frame to frame is judged: planted faults are found over a drawn still, a clean move passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.faults import (
+    FPS,
+    boil,
+    brightness_drift,
+    clean,
+    colour_drift,
+    film,
+    flicker,
+    ghost,
+    jump,
+    morph,
+    warp,
+    wilson,
+)
+from core.motion import Easing
+from core.qa.flicker import Flicker
+from core.qa.inspector import Inspection, Seen
+from core.qa.likeness import Likeness
+from core.qa.movement import Movement
+from core.qa.planned import Planned
+from core.qa.thresholds import QaThresholds
+from tests.unit.test_verdict import still
+
+Frames = NDArray[np.uint8]
+LIMITS = QaThresholds()
+KEYFRAME = still(4)
+CLIP = film(KEYFRAME, "pan and zoom", Easing.ease_in_out, 0.8, (144, 256))
+FILMED = Planned.of(KEYFRAME, CLIP.views, (144, 256))
+Plant = Callable[[Frames, float, np.random.Generator], Frames]
+
+
+def said(frames: Frames, planned: Planned) -> dict[str, Inspection]:
+    """What each of the three inspectors says."""
+    inspectors = {"flicker": Flicker(LIMITS, filmed=planned.still is not None), "movement": Movement(LIMITS, planned)}
+    if planned.still is not None:
+        inspectors["likeness"] = Likeness(LIMITS, planned, planned.still)
+    for number, frame in enumerate(frames):
+        level = frame.mean(axis=2, dtype=np.float32) / np.float32(255)
+        for inspector in inspectors.values():
+            inspector.add(Seen.of(number, frame, level))
+    return {name: inspector.finish() for name, inspector in inspectors.items()}
+
+
+def codes(frames: Frames, planned: Planned) -> list[str]:
+    return [found.finding.code for each in said(frames, planned).values() for found in each.found]
+
+
+@pytest.mark.parametrize("planned", [FILMED, Planned()], ids=["plan", "nothing"])
+def test_a_clean_move_passes(planned: Planned) -> None:
+    assert codes(CLIP.frames, planned) == []
+
+
+@pytest.mark.parametrize(
+    ("plant", "strength", "code"),
+    [
+        (flicker, 0.02, "flicker"),
+        (jump, 2, "jump"),
+        (warp, 1, "warp"),
+        (boil, 0.4, "texture_boil"),
+        (ghost, 0.35, "ghosting"),
+        (morph, 8, "local_morph"),
+        (colour_drift, 0.1, "colour_drift"),
+        (brightness_drift, 0.1, "brightness_drift"),
+    ],
+)
+def test_a_fault_in_a_filmed_still_is_found(plant: Plant, strength: float, code: str) -> None:
+    assert code in codes(plant(CLIP.frames, strength, np.random.default_rng(1)), FILMED)
+
+
+@pytest.mark.parametrize(
+    ("plant", "strength", "code"),
+    [
+        (flicker, 0.05, "flicker"),
+        (jump, 4, "jump"),
+        (warp, 4, "warp"),
+        (colour_drift, 0.4, "colour_drift"),
+        (brightness_drift, 0.5, "brightness_drift"),
+    ],
+)
+def test_a_gross_fault_is_found_where_nothing_is_known(plant: Plant, strength: float, code: str) -> None:
+    assert code in codes(plant(CLIP.frames, strength, np.random.default_rng(1)), Planned())
+
+
+def test_a_jump_is_named_by_its_frame() -> None:
+    (found,) = (found for found in said(jump(CLIP.frames, 4), Planned())["movement"].found)
+    assert (found.finding.code, found.finding.frame, found.finding.severity) == ("jump", 14, "warning")
+
+
+def test_every_measure_has_its_trace_over_all_frames() -> None:
+    for inspection in said(CLIP.frames, FILMED).values():
+        assert inspection.traces
+        assert {len(trace.values) for trace in inspection.traces} == {len(CLIP.frames)}
+        assert all(trace.limit is not None for trace in inspection.traces)
+
+
+def test_a_picture_without_detail_and_one_too_small_are_not_judged() -> None:
+    grey = np.full((6, 256, 144, 3), 120, np.uint8)
+    assert codes(grey, Planned()) == []
+    small = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    assert codes(small, Planned()) == []
+
+
+def test_clean_clips_are_as_fast_as_the_motion_rules_allow() -> None:
+    (first, second) = clean([KEYFRAME], 1, coding=())
+    assert (first.codes, second.codes) == ([], [])
+    steps = [max(abs(now.x1 - was.x1), abs(now.x2 - was.x2)) / was.width for was, now in pairwise(CLIP.views)]
+    assert max(steps) * FPS == pytest.approx(0.8 * 0.2, rel=0.05)
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert wilson(0, 59) == pytest.approx((0, 0.0611), abs=1e-3)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3)
