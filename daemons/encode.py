@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from core import delivery
+from core.encode.batch import BatchQuality
 from core.encode.stage import make_video
+from core.encode.tryout import try_settings
+from core.home import Home
 from core.rooms import ClipFolder
+from core.settings import Settings
 from core.work import Report
+from daemons.runtime import Runtime
 from daemons.stage import StageDaemon
 
 
@@ -17,17 +22,38 @@ class EncodeDaemon(StageDaemon):
     stage: ClassVar = "encode"
     done: ClassVar = "clip.encoded"
 
+    def __init__(self, home: Home, settings: Settings, worker: str, runtime: Runtime) -> None:
+        """Raises ``BadSettings`` where an encoder or a LUT that the settings name cannot be used here."""
+        self._rules = settings.encode.within(home.root)
+        try_settings(self._rules)
+        super().__init__(home, settings, worker, runtime)
+
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
         """Encode and prove."""
-        record = make_video(folder, self.settings, report)
+        clip = folder.clip
+        batch = BatchQuality(self.home.state / "quality", clip.batch_id)
+        record = make_video(folder, self._rules, batch, report)
         self.tracker.track_video_operation(
             "transcode",
-            folder.clip,
+            clip,
             folder.image,
             video_output=folder.path / delivery.VIDEO_FILE,
             validation_results=record.proof.model_dump(mode="json"),
             frame_count=record.proof.frames,
         )
+        for finding in record.findings:
+            self.log.warning("encode.finding", clip=clip.clip_id, code=finding.code, finding=finding.message)
+        if (spread := batch.spread()) is not None:
+            self.log.info(
+                "batch.quality",
+                batch=clip.batch_id,
+                clip=clip.clip_id,
+                crf=record.quality.crf,
+                vmaf=record.quality.vmaf,
+                clips=spread.clips,
+                lowest=spread.lowest,
+                highest=spread.highest,
+            )
         return record.model_dump(mode="json")
 
     def publish(self, folder: ClipFolder) -> None:

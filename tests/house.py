@@ -42,6 +42,7 @@ duration_min = 0.3
 min_side = 32
 [encode]
 preset = "ultrafast"
+quality = "crf:18"
 [disk]
 low_water_mb = 0
 high_water_mb = 0

@@ -47,7 +47,9 @@ def ffmpeg(patient: Patient) -> Iterator[Result]:
     width, height = settings.output.landscape
     frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     out = standing(patient.home.gpu.state) / f".doctor-{os.getpid()}.mp4"
-    limited = settings.encode.model_copy(update={"limit_seconds": min(ENCODE_SECONDS, settings.encode.limit_seconds)})
+    limited = settings.encode.within(patient.home.root).model_copy(
+        update={"limit_seconds": min(ENCODE_SECONDS, settings.encode.limit_seconds)}
+    )
     try:
         made = encode(frame, settings.output.fps, out, limited, unwatched)
     except (OSError, DropreelError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,7 +31,7 @@ class Proof(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     frames: int
-    """Pictures decoded without an error, each with the MD5 that the encoder wrote beside it."""
+    """Pictures decoded without an error, each with the MD5 that it had when the encoder made it."""
     fps: int
     seconds: float
     width: int
@@ -38,8 +41,29 @@ class Proof(BaseModel):
     """Primaries, transfer and matrix as in ITU-T H.273; BT.709 is 1, 1, 1."""
 
 
-def prove(path: Path, frames: int, fps: int, size: tuple[int, int], report: Report, *, limit: float = 600.0) -> Proof:
+class Decoding(NamedTuple):
+    """A command that does more than ``decode_command`` and says the same, with what it reads."""
+
+    command: list[str]
+    stdin: Iterable[memoryview] | None
+
+
+def prove(
+    path: Path,
+    frames: int,
+    fps: int,
+    size: tuple[int, int],
+    report: Report,
+    *,
+    tag: str = "hvc1",
+    md5s: Sequence[str] | None = None,
+    decoding: Decoding | None = None,
+    limit: float = 600.0,
+) -> Proof:
     """Read and decode the whole of a clip of ``frames`` frames of ``size``, (width, height).
+
+    Where the encoder signs no pictures, ``md5s`` are what its own came to as they were made. ``decoding`` takes the
+    place of ``decode_command`` where the pictures are wanted for something else besides.
 
     Raises ``ProofFailed``, which names all that is wrong, and whatever ``report`` raises.
     """
@@ -48,16 +72,19 @@ def prove(path: Path, frames: int, fps: int, size: tuple[int, int], report: Repo
     except mp4.BrokenMp4 as error:
         raise ProofFailed([str(error)]) from error
     wrong = _differences(
-        ("codec tag", "hvc1", movie.codec),
+        ("codec tag", tag, movie.codec),
         ("size", size, movie.size),
         ("frame count", frames, movie.frames),
         ("frame rate", Fraction(fps), movie.rate),
         ("colour", mp4.BT709, movie.colour),
         ("index before the pictures", True, movie.index_first),
     )
-    decoded = _Decoded(frames)
+    decoded = Decoded(frames)
+    if decoding is None:
+        command = decode_command(ffmpeg_program(), path.absolute(), md5=md5s is not None)
+        decoding = Decoding(command, None)
     try:
-        process.run(decode_command(ffmpeg_program(), path.absolute()), report, limit=limit, on_line=decoded)
+        process.run(decoding.command, report, limit=limit, stdin=decoding.stdin, on_line=decoded)
     except ProcessFailed as error:
         wrong.append(f"picture {len(decoded.times)} cannot be decoded: {error.stderr.strip()[-1000:] or error}")
     else:
@@ -66,6 +93,8 @@ def prove(path: Path, frames: int, fps: int, size: tuple[int, int], report: Repo
             ("decoded frame count", frames, len(decoded.times)),
             ("first frame off its time", None, decoded.first_off_time(fps)),
         )
+        if md5s is not None:
+            wrong += _differences(("first picture that is not what the encoder made", None, decoded.first_other(md5s)))
     if wrong:
         raise ProofFailed(wrong)
     return Proof(
@@ -79,13 +108,14 @@ def prove(path: Path, frames: int, fps: int, size: tuple[int, int], report: Repo
     )
 
 
-class _Decoded:
-    """The pictures that came out, read from the lines of ffmpeg's ``framecrc`` format."""
+class Decoded:
+    """The pictures that came out, read from the lines of ffmpeg's ``framecrc`` format, or ``framemd5``."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.size: tuple[int, ...] = ()
         self.times: list[int] = []
+        self.sums: list[str] = []
         self.unit = Fraction(0)
 
     def __call__(self, line: str) -> float:
@@ -95,14 +125,19 @@ class _Decoded:
         elif key == "#dimensions 0":
             self.size = tuple(map(int, value.split("x")))
         elif not line.startswith("#"):
-            _stream, _dts, pts, *_ = line.split(",")
+            _stream, _dts, pts, _duration, _size, checksum, *_ = line.split(",")
             self.times.append(int(pts))
+            self.sums.append(checksum.strip())
         return min(1.0, len(self.times) / self.expected)
 
     def first_off_time(self, fps: int) -> int | None:
         """The first picture that is not shown where a constant rate from 0 would have it."""
         shown = (time * self.unit * fps for time in self.times)
         return next((n for n, place in enumerate(shown) if place != n), None)
+
+    def first_other(self, sums: Sequence[str]) -> int | None:
+        """The first picture whose checksum is another."""
+        return next((n for n, (own, other) in enumerate(zip_longest(self.sums, sums)) if own != other), None)
 
 
 def _differences(*facts: tuple[str, object, object]) -> list[str]:
