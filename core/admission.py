@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,12 +24,14 @@ from core.contract import (
     batch_moment,
     clip_id,
     load,
+    next_try,
     now,
     parse,
     seed_from,
 )
-from core.errors import DropreelError, Finding, Refused
+from core.errors import DropreelError, Finding, Refused, UnreadableClip
 from core.examine import caption_name, check_stem, judge_entry, refuse_errors
+from core.generate.plan import preset_of
 from core.generate.prompts import CAPTION_SUFFIX
 from core.home import MANIFEST_FILE, REASON_FILE, GpuHalf
 from core.rooms import CLIP_FILE, ClipFolder, Room
@@ -39,8 +42,13 @@ _BATCH_ID = re.compile(BATCH_ID)
 _SENT = re.compile(r"\.?\d{3,4}\.[a-z]|\.manifest\.json\.")
 """What the courier calls the files of a batch, ``001.png``, and rsync until they are whole: ``.001.png.a1B2c3``."""
 ACK_FILE = "ack.json"
+MAX_COMPARED_BYTES = 256 << 20
+"""A larger file that lies in a batch is none of ours; to read it again would keep all others waiting."""
 MAX_DAMAGED = 3
 """So often may a file arrive damaged, and be sent again, before its entry is refused."""
+NEW_SEED = "+seed"
+"""Ends the name of a failed clip's folder on its way back, where the new run is to have another seed: the rename that
+takes it out of ``failed/`` says so too, and a crash after it forgets neither."""
 
 
 class NotYet(Exception):
@@ -71,6 +79,8 @@ class Admission:
         self._generate = generate
         self._intake = Room(gpu.rooms / "intake")
         self._damaged: dict[Path, int] = {}
+        self._left: set[str] = set()
+        """Failed clips that are known to be none to regenerate. What lies in ``failed/`` does not change."""
 
     def arrivals(self) -> list[Path]:
         """The batches in the inbox that have a manifest, the oldest first. Links are nobody's batch."""
@@ -155,6 +165,8 @@ class Admission:
         if not arrival.by_hand:
             fsops.discard(arrival.path, self._gpu.trash)
             return
+        if self._gpu.by_hand.is_symlink():  # nobody of ours made it one, and it would have us move things elsewhere
+            fsops.remove(self._gpu.by_hand)
         kept = self._gpu.by_hand / arrival.path.name
         if kept.exists():
             if _contents(kept) != _contents(arrival.path):
@@ -187,14 +199,43 @@ class Admission:
         """The clips that were given up, the oldest first."""
         return sorted(path for path in self._gpu.failed.iterdir() if re.fullmatch(CLIP_ID, path.name))
 
-    def retry(self, failed: Path) -> Path:
-        """Make a failed clip again as a new run, and return its folder.
+    def regenerable(self) -> list[Path]:
+        """The clips that failed QA and have seeds left to try, as many as the settings allow; the oldest first."""
+        most = self._settings.rooms.max_regenerations
+        if most == 0:
+            return []
+        unknown = [path for path in self.failed() if path.name not in self._left]
+        found = [path for path in unknown if self._may_regenerate(path, most)]
+        self._left.update(path.name for path in unknown if path not in found)
+        return found
+
+    def _may_regenerate(self, failed: Path, most: int) -> bool:
+        try:
+            clip = ClipFolder.open(failed).clip
+        except (UnreadableClip, OSError):
+            return False
+        preset = self._settings.presets.get(clip.entry.generation_params.model)
+        by_model = preset is not None and preset.family != "camera"
+        return _failed_qa(clip) and by_model and len(clip.entry.tried_seeds) < most
+
+    def retry(self, failed: Path, *, new_seed: bool = False) -> ClipFolder:
+        """Make a failed clip again as a new run, with ``new_seed`` by an entry of its own; as it enters ``generate``.
 
         The first rename takes it out of ``failed/``, so that of two who ask only one is served; after a crash
-        ``recover`` does the rest. Raises ``UnreadableClip``, ``OSError``.
+        ``recover`` does the rest. Raises ``Refused`` where another seed would make the same clip, ``UnreadableClip``,
+        ``OSError``.
         """
-        ClipFolder.open(failed)  # what cannot be read stays where it is
-        building = self._generate.tmp / failed.name
+        clip = ClipFolder.open(failed).clip  # what cannot be read stays where it is
+        if new_seed and preset_of(clip.entry, self._settings).family == "camera":
+            raise Refused.because(
+                "seed_without_effect",
+                file=clip.entry.stem,
+                field="generation_params.model",
+                value=clip.entry.generation_params.model,
+                message=f"'{clip.entry.generation_params.model}' has no model: any seed makes the same clip.",
+                remedy="Change its motion, and drop it again.",
+            )
+        building = self._generate.tmp / (failed.name + (NEW_SEED if new_seed else ""))
         fsops.move(failed, building)
         return self._renew(building)
 
@@ -203,11 +244,11 @@ class Admission:
         for building in sorted(self._generate.tmp.glob("[!.]*")):
             self._renew(building)
 
-    def _renew(self, building: Path) -> Path:
+    def _renew(self, building: Path) -> ClipFolder:
         """Strip a failed clip to its keyframe, make it the next run, and let it enter ``generate``; may be repeated."""
         folder = ClipFolder.open(building)
         old = folder.clip
-        if old.clip_id == building.name:  # not yet renewed
+        if old.clip_id == building.name.removesuffix(NEW_SEED):  # not yet renewed
             for path in sorted(building.iterdir()):
                 if path.is_dir():
                     fsops.discard(path, self._gpu.trash)
@@ -215,12 +256,16 @@ class Admission:
                     fsops.remove(path)
             base = old.clip_id.rsplit("-r", 1)[0] if old.run > 1 else old.clip_id
             run = old.run + 1
-            folder.clip = Clip(clip_id=f"{base}-r{run}", run=run, batch_id=old.batch_id, entry=old.entry,
-                               image=old.image, seed=old.seed, taken_at=now())  # fmt: skip
+            entry, seed = old.entry, old.seed
+            if building.name.endswith(NEW_SEED):
+                entry = next_try(entry, seed)
+                seed = _seed_of(entry, seed)
+            folder.clip = Clip(clip_id=f"{base}-r{run}", run=run, batch_id=old.batch_id, entry=entry,
+                               image=old.image, seed=seed, taken_at=now())  # fmt: skip
             folder.save()
-        ready = self._generate.ready / folder.clip.clip_id
-        fsops.move(building, ready)
-        return ready
+        folder.path = self._generate.ready / folder.clip.clip_id
+        fsops.move(building, folder.path)
+        return folder
 
     def _known(self, batch_id: str) -> BatchAck | None:
         """What was answered to a batch of this id that was taken; one that was refused may come again, mended."""
@@ -260,9 +305,8 @@ class Admission:
         fsops.make_folder(folder)
         for suffix, content in data.items():
             fsops.write(folder / f"keyframe{suffix}", content)
-        seed = entry.generation_params.seed
         clip = Clip(clip_id=folder.name, batch_id=arrival.manifest.batch_id, entry=entry, image=f"keyframe{ending}",
-                    seed=seed_from(sha256) if seed is None else seed, taken_at=now())  # fmt: skip
+                    seed=_seed_of(entry, seed_from(sha256)), taken_at=now())  # fmt: skip
         fsops.write(folder / CLIP_FILE, clip.to_json())
         return folder
 
@@ -306,6 +350,19 @@ class Admission:
                 )
             found[suffix] = data
         return found
+
+
+def _seed_of(entry: Keyframe, otherwise: int) -> int:
+    seed = entry.generation_params.seed
+    return otherwise if seed is None else seed
+
+
+def _failed_qa(clip: Clip) -> bool:
+    """Whether it was QA's verdict that a clip was given up for, not a crash in that room, nor the operator's word."""
+    failure, qa = clip.failure, clip.qa
+    if failure is None or failure.stage != "qa" or qa is None or qa.verdict != "fail":
+        return False
+    return failure.code in {reason.code for reason in qa.reasons}
 
 
 def _suffixes(entry: Keyframe) -> list[str]:
@@ -353,10 +410,13 @@ def _has_manifest(batch: Path) -> bool:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """The hash of each file in a folder, but for the reason that was put there."""
-    return {
-        path.name: fsops.hash_file(path) for path in folder.iterdir() if path.is_file() and path.name != REASON_FILE
-    }
+    """The hash of each file in a folder, but for the reason that was put there; the size of one too large for ours."""
+    found = {}
+    for path in folder.iterdir():
+        info = path.lstat()
+        if stat.S_ISREG(info.st_mode) and path.name != REASON_FILE:
+            found[path.name] = fsops.hash_file(path) if info.st_size <= MAX_COMPARED_BYTES else str(info.st_size)
+    return found
 
 
 def _id_taken(batch_id: str) -> Refused:

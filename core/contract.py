@@ -35,6 +35,14 @@ WireName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 """A file name that is the same on every file system and in every shell."""
 
 
+MAX_PATH_BYTES = 4096
+"""No file system takes a longer path."""
+MAX_NAMES = 1000
+"""So many files of one folder are named where it is set aside."""
+MAX_FILES = 8
+"""An entry has a picture, a sidecar and a caption; all that it has is in memory at once when it is taken in."""
+
+
 def _plain_name(name: str) -> str:
     if not name or "/" in name or "\0" in name or name.startswith(".") or len(name.encode()) > 255:
         raise ValueError("must be a file name, not hidden and without folders")
@@ -44,6 +52,8 @@ def _plain_name(name: str) -> str:
 def _relative_path(path: str) -> str:
     if not path or "\0" in path or "\\" in path or PurePosixPath(path).is_absolute() or re.match("[A-Za-z]:", path):
         raise ValueError("must be a relative path with forward slashes")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"must not be longer than {MAX_PATH_BYTES} bytes")
     parts = PurePosixPath(path).parts
     if ".." in parts:
         raise ValueError("must not climb out of its folder with '..'")
@@ -73,6 +83,9 @@ BatchId = Annotated[str, StringConstraints(pattern=f"^{BATCH_ID}$"), AfterValida
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+SEEDS = 1 << 63
+"""Seeds are 0 to one less."""
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class Record(BaseModel):
@@ -81,8 +94,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, indented, absent values left out."""
-        return (self.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
+        """UTF-8 JSON, indented, absent values left out. Raises ``Refused`` rather than make what ``parse`` would."""
+        data = (self.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
+        _check_length(data, type(self).__name__, "Make it of fewer parts: split the batch.")
+        return data
 
 
 class MotionSidecar(Record):
@@ -97,6 +112,28 @@ class MotionSidecar(Record):
     duration_sec: Seconds
     easing: Easing = Easing.ease_in_out
     schema_version: Literal[1] = 1
+
+    @property
+    def motion(self) -> Motion:
+        """The camera move alone."""
+        return Motion(
+            type=self.motion_type,
+            start_rect=self.start_frame,
+            end_rect=self.end_frame,
+            duration_sec=self.duration_sec,
+            easing=self.easing,
+        )
+
+    def moved(self, motion: Motion) -> MotionSidecar:
+        """The same sidecar with another camera move."""
+        change = {
+            "motion_type": motion.type,
+            "start_frame": motion.start_rect,
+            "end_frame": motion.end_rect,
+            "duration_sec": motion.duration_sec,
+            "easing": motion.easing,
+        }
+        return self.model_copy(update=change)
 
 
 class Motion(Record):
@@ -120,7 +157,7 @@ class GenerationParams(Record):
     model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     fps: int = Field(default=30, ge=1, le=120)
     """The delivered rate; a model's own rate belongs to its preset."""
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: Seed | None = None
     width: int | None = Field(default=None, ge=16, le=8192, multiple_of=2)
     height: int | None = Field(default=None, ge=16, le=8192, multiple_of=2)
     motion_bucket_id: int | None = Field(default=None, ge=0, le=255)
@@ -154,9 +191,11 @@ class Keyframe(Record):
     image_path: RelativePath
     motion: Motion
     generation_params: GenerationParams
-    files: list[PayloadFile] = []
+    files: Annotated[list[PayloadFile], Field(max_length=MAX_FILES)] = []
     """The image first, then its companions; empty in a manifest written by hand."""
     priority: int = Field(default=0, ge=-100, le=100)
+    tried_seeds: Annotated[list[Seed], Field(max_length=1000)] = []
+    """Seeds of which no good clip came, in the order of the tries; ``next_try`` adds to them."""
 
     @model_validator(mode="after")
     def _payload_is_this_image(self) -> Self:
@@ -188,6 +227,14 @@ class Manifest(Record):
         twice = [stem for stem, n in Counter(entry.stem.casefold() for entry in self.keyframes).items() if n > 1]
         if twice:
             raise ValueError(f"two entries would make clips of one name: {', '.join(sorted(twice))}")
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_unique(self) -> Self:
+        # Else one picture on the line would be ten thousand on the server's disk.
+        twice = [path for path, n in Counter(file.path for e in self.keyframes for file in e.files).items() if n > 1]
+        if twice:
+            raise ValueError(f"a file belongs to two entries: {', '.join(sorted(twice)[:5])}")
         return self
 
 
@@ -261,7 +308,7 @@ class VideoMeta(Record):
     batch_id: BatchId
     outcome: Literal["pass", "flag", "fail"]
     entry: Keyframe
-    seed: int | None
+    seed: int
     files: list[DeliveredFile] = []
     """The clip first, then its evidence; empty where the clip failed."""
     frames: int | None = None
@@ -314,6 +361,7 @@ class Rejection(Record):
     field: str | None = None
     remedy: str | None = None
     files: list[str] = []
+    """At most ``MAX_NAMES`` of them."""
     rejected_at: dt.datetime
     findings: list[Finding] = []
     """All that was found, the first of them above."""
@@ -322,7 +370,8 @@ class Rejection(Record):
     def of(cls, findings: list[Finding], files: list[str]) -> Rejection:
         """The reason that these findings make, the first error leading."""
         first = next((finding for finding in findings if finding.severity == "error"), findings[0])
-        names = [name.encode(errors="backslashreplace").decode() for name in files]  # a name need not be text
+        # A name need not be text, and a stranger's folder may hold any number of them.
+        names = [name.encode(errors="backslashreplace").decode() for name in files[:MAX_NAMES]]
         return cls(code=first.code, message=first.message, field=first.field, remedy=first.remedy, files=names,
                    rejected_at=now(), findings=findings)  # fmt: skip
 
@@ -342,6 +391,14 @@ R = TypeVar("R", bound=Record)
 
 def parse(model: type[R], data: bytes, name: str) -> R:
     """Read one of our files from its bytes. Raises ``Refused`` with the field and the remedy."""
+    _check_length(data, name, "Is this the right file?")
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise Refused(_first_finding(error, model, name)) from None
+
+
+def _check_length(data: bytes, name: str, remedy: str) -> None:
     if len(data) > MAX_JSON_BYTES:
         raise Refused.because(
             "json_too_large",
@@ -349,12 +406,8 @@ def parse(model: type[R], data: bytes, name: str) -> R:
             file=name,
             value=len(data),
             limit=MAX_JSON_BYTES,
-            remedy="Is this the right file?",
+            remedy=remedy,
         )
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise Refused(_first_finding(error, model, name)) from None
 
 
 def load(model: type[R], path: Path) -> R:
@@ -386,6 +439,19 @@ def _first_finding(error: ValidationError, model: type[Record], name: str) -> Fi
 def seed_from(sha256: str) -> int:
     """The seed of a keyframe that names none: the first 31 bits of its hash, so that it is the same every time."""
     return int(sha256[:8], 16) & 0x7FFFFFFF
+
+
+def next_try(entry: Keyframe, seed: int) -> Keyframe:
+    """The entry of another try, after one with ``seed``: it names the next seed that was not tried, 0 after the last.
+
+    ``seed`` is the clip's, which its entry need not name. It joins ``tried_seeds``.
+    """
+    tried = [*(earlier for earlier in entry.tried_seeds if earlier != seed), seed]
+    following = (seed + 1) % SEEDS
+    while following in tried:
+        following = (following + 1) % SEEDS
+    params = entry.generation_params.model_copy(update={"seed": following})
+    return entry.model_copy(update={"generation_params": params, "tried_seeds": tried})
 
 
 def clip_id(batch_id: str, number: int, image_sha256: str, run: int = 1) -> str:

@@ -27,7 +27,7 @@ from core.errors import Finding, Refused
 from core.generate.plan import Plan, check_terms, judge_parameters, plan_of, preset_of
 from core.generate.prompts import CAPTION_SUFFIX, MAX_CAPTION_BYTES, caption_text
 from core.home import HOT_FOLDER
-from core.motion import FULL, MotionType
+from core.motion import FULL, MotionType, Size, frame_count
 from core.safety import Scene
 from core.settings import Settings
 
@@ -78,6 +78,8 @@ def judge_entry(
     params = entry.generation_params
     picture = pixels.shape[1], pixels.shape[0]
     output = settings.output.asked_by(params, picture)
+    if (too_large := _too_large(entry, output, settings, names)) is not None:  # to be judged by its frames, too
+        return Judged([too_large])
     findings = safety.check(entry.motion, Scene(pixels, output, params.fps, settings.motion), names)
     parameters: dict[str, str] = {}
     plan = None
@@ -100,10 +102,41 @@ def judge_entry(
     return Judged(findings, parameters, plan)
 
 
-def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
-    """Read, decode and judge one drop. Raises ``Refused`` with the first error, and ``OSError``.
+def _too_large(entry: Keyframe, output: Size, settings: Settings, names: Mapping[str, str]) -> Finding | None:
+    """What to say of a clip whose frames no disk here is meant to hold: uint8 RGB, as ``core.frames`` stores them."""
+    duration, fps = entry.motion.duration_sec, entry.generation_params.fps
+    count, limit = frame_count(duration, fps), settings.disk.clip_max_mb
+    size = count * output[0] * output[1] * 3
+    if size <= limit << 20:
+        return None
+    return Finding(
+        code="clip_too_large",
+        field=names.get("duration_sec", "duration_sec"),
+        value=size >> 20,
+        limit=limit,
+        message=f"{duration:g} s of {output[0]}×{output[1]} at {fps} frames a second are {count} frames, "
+        f"{size >> 20} MiB before they are encoded; at most {limit} MiB are allowed.",
+        remedy="Ask for less of one of them; or raise disk.clip_max_mb, where the disks are large.",
+    )
 
-    Every file is read once: what is hashed is what was decoded.
+
+def unmoved(settings: Settings) -> MotionSidecar:
+    """What an image without a sidecar is taken as."""
+    return MotionSidecar(
+        keyframe=FULL,
+        motion_type=MotionType.static,
+        motion_intensity=0.0,
+        start_frame=FULL,
+        end_frame=FULL,
+        duration_sec=settings.hot_folder.static_seconds,
+    )
+
+
+def examine(drop: Drop, hot: Path, settings: Settings, instead: MotionSidecar | None = None) -> Examined:
+    """Read, decode and judge one drop, with the move of ``instead``, if given, in the place of its own sidecar's.
+
+    Every file is read once: what is hashed is what was decoded. Raises ``Refused`` with the first error, and
+    ``OSError``.
     """
     _check_names(drop)
     members = drop.group
@@ -112,31 +145,18 @@ def examine(drop: Drop, hot: Path, settings: Settings) -> Examined:
     picture = image.decode(data, name, settings.image)
     height, width = picture.pixels.shape[:2]
     files = [_payload(name, data, drop.files[name])]
+    sidecar = unmoved(settings)
     if members.sidecar:
         raw = _read(drop, members.sidecar, MAX_JSON_BYTES)
         sidecar = parse(MotionSidecar, raw, members.sidecar)
         files.append(_payload(members.sidecar, raw, drop.files[members.sidecar]))
-        motion = Motion(
-            type=sidecar.motion_type,
-            start_rect=sidecar.start_frame,
-            end_rect=sidecar.end_frame,
-            duration_sec=sidecar.duration_sec,
-            easing=sidecar.easing,
-        )
-        intensity = sidecar.motion_intensity
-    else:
-        motion = Motion(
-            type=MotionType.static,
-            start_rect=FULL,
-            end_rect=FULL,
-            duration_sec=settings.hot_folder.static_seconds,
-        )
-        intensity = 0.0
+    sidecar = instead or sidecar
+    motion = sidecar.motion
     read = [(caption, _read(drop, caption, MAX_CAPTION_BYTES)) for caption in captions(members)]
     files += [_payload(caption, raw, drop.files[caption]) for caption, raw in read]
     output = settings.output.size_for((width, height))
     preset = settings.presets[settings.generation.model]
-    params = settings.generation.params(motion.type, intensity, preset.studio).model_copy(
+    params = settings.generation.params(motion.type, sidecar.motion_intensity, preset.studio).model_copy(
         update={
             "fps": settings.output.fps,
             "width": output[0],

@@ -70,6 +70,14 @@ def renamed(entry: Keyframe, mark: str) -> Keyframe:
     return entry.model_copy(update={"image_path": str(path), "files": files})
 
 
+def without_regeneration(settings: Settings) -> Settings:
+    """The same, but that a clip which fails QA is not tried with other seeds: to compare is to have each one's own."""
+    rooms = settings.rooms.model_copy(update={"max_regenerations": 0})
+    changed = settings.model_copy(update={"rooms": rooms})
+    changed.adopt(settings.presets)
+    return changed
+
+
 def draft_settings(settings: Settings) -> tuple[Settings, list[str]]:
     """Half the size and half the rate; and what was changed, in words.
 

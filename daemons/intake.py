@@ -1,4 +1,4 @@
-"""The daemon of the server's inbox: batches enter once, and results leave on the Mac's word."""
+"""The daemon of the server's inbox: batches enter once, results leave on the Mac's word, what fails QA enters again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.alerts import ServerAlerts
 from core.contract import ResultAck, load
 from core.disk import LOW, DiskGuard
 from core.drops import Settler
-from core.errors import BadSettings, DiskFull, DropreelError, Refused, Stopped
+from core.errors import BadSettings, DiskFull, DropreelError, ProcessFailed, Refused, Stopped
 from core.figures import DiskFigures, RoomFigures
 from core.home import Home
 from core.metrics import forget
@@ -73,8 +73,8 @@ class IntakeDaemon(Daemon):
 
     @property
     def hints(self) -> tuple[Hint, ...]:
-        """Batches and acknowledgements that arrive, ``PAUSED`` that goes."""
-        return Hint(self.gpu.inbox, deep=True), Hint(self.room.root)
+        """Batches and acknowledgements that arrive, ``PAUSED`` that goes, clips that fail."""
+        return Hint(self.gpu.inbox, deep=True), Hint(self.room.root), Hint(self.gpu.failed)
 
     def close(self) -> None:
         """Let go of the worker's name."""
@@ -82,7 +82,7 @@ class IntakeDaemon(Daemon):
         self.worker.close()
 
     def step(self) -> float:
-        """Let go of what the Mac has, then take in what has arrived."""
+        """Let go of what the Mac has, take in what has arrived, then try again what failed QA."""
         if not self._recovered:
             self._recovered = True  # tried once: what cannot be tidied must not keep batches from being taken
             self.admission.recover()
@@ -104,6 +104,7 @@ class IntakeDaemon(Daemon):
             again_in = self._trouble_until.get(path, 0.0) - self.runtime.clock()
             wait = min(wait, again_in if again_in > 0 else self._admit(path, rested[path]))
             self.runtime.breathe()
+        did |= self._regenerate()
         return AGAIN if did else wait
 
     def _must_wait(self) -> bool:
@@ -172,6 +173,33 @@ class IntakeDaemon(Daemon):
             self.tracker.track("intake", self.gpu.inbox, clip.parent, [clip.name], batch_id=clip.name.split("-")[0])
         return did
 
+    def _regenerate(self) -> bool:
+        """Have clips that failed QA made again with the next seed, as often as the settings allow.
+
+        Their failures lie in the outbox by then: a clip goes to ``failed/`` after its result.
+        """
+        did = False
+        trouble: Exception | None = None
+        for failed in self.admission.regenerable():
+            self.runtime.breathe()
+            try:
+                again = self.admission.retry(failed, new_seed=True)
+            except FileNotFoundError:  # an operator's retry took it this moment
+                continue
+            except (OSError, DropreelError) as error:  # the others are made again all the same
+                self._recovered = False  # it may have left ``failed/``: the next step brings it on its way
+                trouble = trouble or error
+                continue
+            did = True
+            clip = again.clip
+            self.log.info("clip.regenerated", clip=clip.clip_id, run=clip.run, seed=clip.seed,
+                          tried=clip.entry.tried_seeds)  # fmt: skip
+            self.tracker.track("regenerate", failed.parent, again.path.parent, [clip.clip_id],
+                               batch_id=clip.batch_id, notes=failed.name)  # fmt: skip
+        if trouble is not None:
+            raise trouble
+        return did
+
     def _release(self) -> bool:
         if self.gpu.result_acks.is_symlink():  # nobody of ours made it one, and it would have us delete elsewhere
             fsops.remove(self.gpu.result_acks)
@@ -226,5 +254,5 @@ def _version_of(rsync: str) -> str | None:
     """The version of this machine's rsync, which the Mac's doctor wants to know; None where there is none."""
     try:
         return ".".join(str(part) for part in probe(rsync, unwatched).version)
-    except BadSettings:
+    except (BadSettings, ProcessFailed):
         return None

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from core import cards, fsops, process, receipt, toml
+from core.admission import Admission
 from core.contract import BatchAck, EntryOutcome, Keyframe, Manifest, Rejection, VideoMeta, load
 from core.delivery import VIDEO_FILE
 from core.disk import LOW
@@ -23,7 +24,7 @@ from core.errors import BadSettings, DiskFull, DropreelError, OutsideZone, Proce
 from core.generate.presets import PRESETS_FILE, Preset, shipped_presets
 from core.home import MANIFEST_FILE, SETTINGS_FILE, STAGES, Home
 from core.overview import ServerStatus, results_in, server_status
-from core.rooms import CLIP_FILE
+from core.rooms import CLIP_FILE, Room
 from core.settings import NotifySettings, Settings, TransportSettings
 from core.settings_errors import PREFIX
 
@@ -102,7 +103,7 @@ class Oneshot:
     watch: Callable[[ServerStatus], None]
     """Told a few times a second how the rooms stand. What it raises ends the batch."""
     done: Callable[[Outcome], None]
-    """Told of every outcome once it lies in ``out``."""
+    """Told of every outcome once it lies in ``out``; of a clip that is made again for its failing QA, of each."""
 
     def run(self, orders: Sequence[Order], project_id: str, batch_id: str) -> list[Outcome]:
         """Make a batch; the outcomes in the order of the orders. However it ends, no process and no home is left.
@@ -135,6 +136,8 @@ class _Batch:
         self._batch_id = batch_id
         self._looked = 0.0
         self._found: dict[str, Outcome] = {}
+        """By stem; of a clip that was made again, the last."""
+        self._admission = Admission(home.gpu, plan.settings, Room(home.gpu.rooms / "generate"))
 
     def prepare(self, orders: Sequence[Order], project_id: str) -> None:
         """Write the settings, and put the batch into the inbox; the manifest last."""
@@ -178,15 +181,21 @@ class _Batch:
         """Have intake take the batch in, then each room do what waits in it, until nothing is left."""
         self._run("intake")
         self._refusals(orders)
-        while any(self._waits(stage) for stage in STAGES):
+        self.settle()
+        return [self._found[order.entry.stem] for order in orders]
+
+    def settle(self) -> None:
+        """Have each room do what waits in it, and intake try again what failed QA, until nothing is left."""
+        while self._admission.regenerable() or any(self._waits(stage) for stage in STAGES):
             before = self._standing()
             for stage in STAGES:
                 if self._waits(stage):
                     self._run(stage)
                 self._collect()
+            if self._admission.regenerable():  # the failure is told of by now, and the next seed's outcome follows it
+                self._run("intake")
             if self._standing() == before:
                 raise DropreelError(f"The rooms have come to a halt.{self._last_words()}")
-        return [self._found[order.entry.stem] for order in orders]
 
     def keep_logs(self) -> None:
         """Let the logs outlast the home: they hold what failed, with its traceback."""
@@ -244,12 +253,12 @@ class _Batch:
                 self._note(Outcome(meta.entry, meta, [], self._deliver(meta, place)))
 
     def _deliver(self, meta: VideoMeta, place: Path) -> Path:
-        """Move a result's files into ``out``, its meta last."""
+        """Move a result's files into ``out``, its meta last. They replace those of an earlier run that ended alike."""
         target = self._plan.out / _FOLDERS[meta.outcome]
         fsops.make_folder(target)
         for name in names_of(meta):
             if (place.parent / name).exists():
-                fsops.move(place.parent / name, target / name)
+                fsops.publish(place.parent / name, target / name)
         return target / place.name
 
     def _note(self, outcome: Outcome) -> None:

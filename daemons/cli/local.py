@@ -54,6 +54,8 @@ def local(
         used = [settings.presets[preset.name] for preset in used]
     orders = [order for entry, original in zip(entries, wanted.keyframes, strict=True)
               for order in _orders(entry, original, file.parent, seeds)]  # fmt: skip
+    if seeds > 1:
+        settings = trial.without_regeneration(settings)  # the next seed is another take
     need_packages(used)
     environment = environment_for(device, used)
     prepare_out(out, [order.entry.stem for order in orders])

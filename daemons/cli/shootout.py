@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.shootout import MEMORY_GIB, ClipFigures, Contestant, cold, judge, ranked, rules
 from core.shootout_report import Shown, Terms, eliminations, page
 from core.temporal import steadiness_of
+from core.trial import without_regeneration
 from daemons.cli.app import HERE, app, console
 from daemons.cli.trials import DeviceOption, LenderOption, OutOption, Screen, lend, stopping, tell, watching
 from daemons.oneshot import Oneshot, Order, Outcome, environment_for, generation_for, need_packages, prepare_out
@@ -64,7 +65,7 @@ def shootout(
     need_packages(chosen)
     environment = environment_for(device, chosen)
     generation = generation_for(device) | {"memory_gib": memory_gib}
-    settings = _together(settings)
+    settings = without_regeneration(_together(settings))
     drops = _drops(keyframes)
     entries = {preset.name: list(_orders(drops, keyframes, preset, settings, seconds)) for preset in chosen}
     prepare_out(out, [])

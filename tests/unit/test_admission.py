@@ -544,7 +544,7 @@ def _fail_by_hand(house: House, name: str = "photo") -> Path:
 def _retry(house: House, failed: Path) -> Path:
     intake = house.daemons[2]
     assert isinstance(intake, IntakeDaemon)
-    return intake.admission.retry(failed)
+    return intake.admission.retry(failed).path
 
 
 def test_a_retry_makes_the_clip_again_whatever_its_image_is_called(house: House) -> None:

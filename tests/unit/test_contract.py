@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import string
@@ -296,11 +297,11 @@ PARAMS = st.builds(
 
 
 @st.composite
-def keyframes(draw: st.DrawFn, name: str) -> Keyframe:
+def keyframes(draw: st.DrawFn, name: str, number: int) -> Keyframe:
     """Entries with files whose first is the image."""
     image = PayloadFile(
         name=name,
-        path="001.png",
+        path=f"{number:03d}.png",
         size=draw(st.integers(0, 2**40)),
         sha256=draw(SHAS),
         inode=draw(st.integers(0, 2**64)),
@@ -325,7 +326,7 @@ MANIFESTS = st.lists(NAMES.map(lambda name: name + ".png"), min_size=1, max_size
         Manifest,
         project_id=st.just("video_gen_001"),
         batch_id=st.datetimes().map(lambda moment: f"{moment:%Y%m%d_%H%M%S}".zfill(15)),
-        keyframes=st.tuples(*map(keyframes, names)).map(list),
+        keyframes=st.tuples(*map(keyframes, names, itertools.count(1))).map(list),
     )
 )
 
