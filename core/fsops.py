@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
 import stat
 import sys
 import time
@@ -268,9 +267,24 @@ def empty(trash: Path) -> None:
     for entry in list(trash.iterdir()) if trash.is_dir() else []:
         with _step("rmtree", entry):
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
+                _take_apart(entry)
             else:
                 entry.unlink(missing_ok=True)
+
+
+def _take_apart(folder: Path) -> None:
+    # The folders in it come up beside it first: a stranger may nest them deeper than a stack, or a path, is long.
+    left = [folder]
+    while left:
+        folder = left.pop()
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(folder)):
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(folder.with_name(f"{os.getpid()}-{next(_serial)}"))
+                    Path(entry.path).rename(left[-1])
+                else:
+                    Path(entry.path).unlink()
+            folder.rmdir()
 
 
 def sweep(*folders: Path) -> None:
@@ -278,11 +292,16 @@ def sweep(*folders: Path) -> None:
 
     Only names that ``part_of`` gives: a browser's half download in the hot folder is the operator's.
     """
-    for folder in folders:
-        for root, _, files in os.walk(folder):
-            for name in files:
-                if _OUR_PART.fullmatch(name):
-                    remove(Path(root, name))
+    left = list(folders)
+    while left:
+        entries: list[os.DirEntry[str]] = []
+        with contextlib.suppress(OSError):  # gone, not ours to read, or nested deeper than paths are long
+            entries = list(os.scandir(left.pop()))
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                left.append(Path(entry.path))
+            elif _OUR_PART.fullmatch(entry.name):
+                remove(Path(entry.path))
 
 
 def append(path: Path, line: str) -> None:

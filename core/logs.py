@@ -25,7 +25,7 @@ def line(_logger: object, _method: str, event: EventDict) -> str:
     trace = event.pop("exception", None)
     words = " ".join(f"{key}={_word(value)}" for key, value in event.items())
     text = f"{moment} {level:<7} {name:<22} {words}".rstrip()
-    return "\n    | ".join([text, *map(_harmless, trace.split("\n"))]) if trace else text
+    return "\n    | ".join([text, *map(harmless, trace.split("\n"))]) if trace else text
 
 
 def _word(value: object) -> str:
@@ -34,10 +34,10 @@ def _word(value: object) -> str:
         return f"{value:.4g}"
     text = str(value)
     plain = text.isprintable() and not any(mark in text for mark in ' "=') and text != ""
-    return text if plain else _harmless(json.dumps(text, ensure_ascii=False))
+    return text if plain else harmless(json.dumps(text, ensure_ascii=False))
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """With what a terminal, or a reader of lines, would act on escaped as in JSON."""
     return "".join(mark if mark.isprintable() else json.dumps(mark)[1:-1] for mark in text)
 

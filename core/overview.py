@@ -10,11 +10,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from core import fsops
 from core.cards import Card, published
@@ -25,6 +24,7 @@ from core.home import STAGES, GpuHalf, Home, MacHalf
 from core.metrics import folder_of
 from core.rooms import Room
 from core.settings import Settings
+from core.versions import installed
 
 LATE_SECONDS = 60.0
 """A server that has said nothing for so long is silent, or cannot be reached."""
@@ -63,7 +63,7 @@ class ServerStatus(Record):
     """``gpu/outbox/status.json``: how the server stands; written by ``intake``, brought to the Mac by the courier."""
 
     schema_version: Literal[1] = 1
-    written_at: dt.datetime
+    written_at: AwareDatetime
     version: str
     """Of Dropreel."""
     rsync: str | None = None
@@ -150,7 +150,7 @@ def server_status(
     rooms = [Room(gpu.rooms / stage, settings.rooms.bounds.of(stage)) for stage in STAGES]
     found = ServerStatus(
         written_at=dt.datetime.fromtimestamp(round(wall(), 3), dt.UTC),
-        version=version("dropreel"),
+        version=installed("dropreel"),
         inbox=len(_batches(gpu.inbox)),
         held="paused" if Room(gpu.rooms / "intake").paused else LOW if disk_is_low else None,
         rooms=[_room(room, settings.rooms.workers.of(room.name), gpu, wall) for room in rooms],

@@ -71,10 +71,15 @@ class Flavour(NamedTuple):
 
 
 def probe(program: str, report: Report) -> Flavour:
-    """Ask a program which rsync it is. Raises ``BadSettings`` where it is none that will do."""
+    """Ask a program which rsync it is.
+
+    Raises ``BadSettings`` where it is none that will do, ``ProcessFailed`` where it was killed before it could tell.
+    """
     try:
         said = process.run([program, "--version"], report, limit=10.0).stdout
     except (process.ProgramMissing, ProcessFailed) as error:
+        if isinstance(error, ProcessFailed) and error.returncode < 0:
+            raise  # that says nothing of the settings, and a daemon whose settings are bad is not started again
         raise BadSettings(f"transport.rsync: {program} cannot be run. Install rsync (apt install rsync, or brew "
                           f"install rsync), or name its path. {error}") from error  # fmt: skip
     if found := re.match(r"openrsync: protocol version (\d+)", said):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from core import fsops
-from core.contract import CLIP_ID
+from core.contract import CLIP_ID, MAX_JSON_BYTES
 from core.home import MANIFEST_FILE, STATUS_FILE, GpuHalf, MacHalf
 from core.rsync import Incomplete, Rsync, probe
 from core.settings import TransportSettings
@@ -18,6 +19,8 @@ from core.work import Report
 
 BATCHES = "20??????_??????"
 """The names of batches, as a pattern for ``glob`` and for rsync's filters alike."""
+MAX_RESULT_BYTES = 8 << 30
+"""No file of a result comes near this; a larger one is left where it is."""
 
 
 class Result(NamedTuple):
@@ -102,7 +105,7 @@ class LocalTransport:
             with contextlib.suppress(FileNotFoundError):  # it was released this moment
                 for path in sorted((self._gpu.outbox / batch_id / clip_id).iterdir()):
                     self._report(0.0)
-                    if path.is_file() and not path.is_symlink():  # rsync carries no links either
+                    if _is_file(path, MAX_RESULT_BYTES):
                         fsops.copy(path, incoming / path.name)
             arrived(result)
 
@@ -133,12 +136,12 @@ class RsyncTransport:
         rules = [f"+/{STATUS_FILE}", "+/acks/", *answers, f"+/{BATCHES}/", f"+/{BATCHES}/*/", "-*"]
         trouble: Incomplete | None = None
         try:
-            self._rsync(f"{OUTBOX}:./", f"{listing}/", rules)
+            self._rsync(f"{OUTBOX}:./", f"{listing}/", rules, f"--max-size={MAX_JSON_BYTES}")
         except Incomplete as error:
             trouble = error
         for batch_id in unanswered:
             _copy_answer(listing / "acks", batch_id, self._mac)
-        with contextlib.suppress(FileNotFoundError):
+        if _is_file(listing / STATUS_FILE, MAX_JSON_BYTES):
             fsops.publish(listing / STATUS_FILE, self._mac.server / STATUS_FILE, durable=False)
         return Listing(list(waiting(listing)), trouble)
 
@@ -172,7 +175,8 @@ class RsyncTransport:
         trouble: Incomplete | None = None
         try:
             # In place: nobody else looks in there, and so the part that has come survives any kill.
-            self._rsync(f"{OUTBOX}:./", f"{self._mac.incoming}/", rules, "--inplace", report=report)
+            options = "--inplace", f"--max-size={MAX_RESULT_BYTES}"
+            self._rsync(f"{OUTBOX}:./", f"{self._mac.incoming}/", rules, *options, report=report)
         except Incomplete as error:
             trouble = error
         for result in left:
@@ -192,9 +196,18 @@ class RsyncTransport:
 
 def _copy_answer(acks: Path, batch_id: str, mac: MacHalf) -> None:
     name = f"{batch_id}.json"
-    with contextlib.suppress(FileNotFoundError):  # not yet answered
+    if _is_file(acks / name, MAX_JSON_BYTES):  # else it is not yet answered
         fsops.copy(acks / name, mac.acks / name)
         fsops.sync_folder(mac.acks)
+
+
+def _is_file(path: Path, max_bytes: int) -> bool:
+    """Whether the server has a plain file there, of such a size; rsync carries nothing else either."""
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(info.st_mode) and info.st_size <= max_bytes
 
 
 def waiting(outbox: Path) -> Iterator[Result]:

@@ -51,18 +51,19 @@ class CourierDaemon(Daemon):
         self.runtime = runtime
         self._lock = fsops.hold(mac.state / "locks" / "courier")
         self.log = runtime.log
+        self._fetching = False
         self.tracker = FileTracker(mac.logs, "courier")
         fsops.sweep(mac.acks, mac.incoming, mac.result_acks, mac.results)
         self.transport: Transport
         if self.settings.kind == "rsync":
-            self.transport = RsyncTransport(mac, home.root, self.settings, runtime.breathe)
+            self.transport = RsyncTransport(mac, home.root, self.settings, self._breathe)
             self._hints: tuple[Hint, ...] = (Hint(mac.outbox),)
             self._look_seconds = self.settings.look_seconds
         else:
             if not home.gpu.root.is_dir():  # else it would carry everything into a folder that nobody looks into
                 raise BadSettings("transport.kind = \"local\" carries to the server's half of this home, and there is "
                                   "none. Set kind = \"rsync\", or make a home with --role both.")  # fmt: skip
-            self.transport = LocalTransport(mac, home.gpu, runtime.breathe)
+            self.transport = LocalTransport(mac, home.gpu, self._breathe)
             self._hints = Hint(mac.outbox), Hint(home.gpu.outbox, deep=True)
             self._look_seconds = IDLE
         runtime.metrics.add(DiskFigures("mac", mac.root))
@@ -75,6 +76,7 @@ class CourierDaemon(Daemon):
         if settings.notify.urls:
             runtime.every(ALERT_SECONDS, "alerts", self._tell_of_trouble)
         self._pushed_at: dict[str, float] = {}
+        self._answered_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
         self._damaged_at: dict[str, float] = {}
         self._look_trouble = ""
@@ -102,7 +104,8 @@ class CourierDaemon(Daemon):
 
     def _carry(self) -> bool:
         """Look at what the server has, and do what follows from it; whether there was anything to do."""
-        unanswered = self._unanswered()
+        # An answer that came and could not be used is asked for again, but not at once: it may be the same.
+        unanswered = [batch_id for batch_id in self._unanswered() if self._is_due(self._answered_at, batch_id)]
         try:
             listing = self.transport.look(unanswered)
         except DiskFull as error:
@@ -127,6 +130,12 @@ class CourierDaemon(Daemon):
             return self._push() or told, None
         except (LinkLost, LinkRefused) as error:
             return False, error
+
+    def _breathe(self, fraction: float) -> None:
+        """The ``Report`` of the transport: a server sends what it likes, and what is not yet whole takes room too."""
+        self.runtime.breathe(fraction)
+        if self._fetching and self.disk.low:
+            raise NoRoom
 
     def _say_trouble(self, trouble: Incomplete | None) -> None:
         """Say once why the server's outbox cannot be seen whole."""
@@ -158,6 +167,7 @@ class CourierDaemon(Daemon):
     def _take_answers(self, asked: list[str]) -> bool:
         """Say which batches have been answered."""
         answered = sorted(set(asked) - set(self._unanswered()))
+        self._answered_at |= dict.fromkeys(answered, self.runtime.clock())
         for batch_id in answered:
             self._pushed_at.pop(batch_id, None)
             self.log.info("batch.acknowledged", batch=batch_id)
@@ -197,6 +207,7 @@ class CourierDaemon(Daemon):
         for some in _groups(wanted, self.transport.together):
             if self.disk.low:
                 break
+            self._fetching = True
             try:
                 with self._apart([result.clip_id for result in some]):
                     self.transport.fetch(some, arrived)
@@ -204,6 +215,8 @@ class CourierDaemon(Daemon):
                 break
             except DiskFull as error:
                 self._say_full(error)
+            finally:
+                self._fetching = False
             self._send(listing)  # the server's disk, and new drops, do not wait for the last of a thousand results
         if listing.trouble is None:
             self._clear_incoming(wanted)

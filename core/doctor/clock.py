@@ -42,7 +42,7 @@ def skew(patient: Patient) -> Iterator[Result]:
     except FileNotFoundError:
         yield skipped("skew", "the courier has not brought the server's status yet")
         return
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         yield warn("skew", f"{file} cannot be read: {error}", "Delete it; the courier brings another.")
         return
     if age < -_AHEAD_SECONDS:

@@ -97,7 +97,7 @@ def _status(file: Path, door: Door) -> Iterator[Result]:
     try:
         said = json.loads(file.read_bytes())
         there, rsync = said["version"], tuple(int(part) for part in (said.get("rsync") or "").split(".") if part)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         there, rsync = "unknown", ()
     if there == here:
         yield ok("versions", f"Dropreel {here} here and there")

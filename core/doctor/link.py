@@ -34,7 +34,7 @@ def programs(patient: Patient) -> Iterator[Result]:
         return
     try:
         flavour = probe(settings.transport.rsync, unwatched)
-    except BadSettings as error:
+    except (BadSettings, ProcessFailed) as error:
         yield fail("rsync", str(error), "Install rsync: apt install rsync, or brew install rsync.")
     else:
         yield judge(flavour, SAFE_HERE if leads_away(patient) else SAFE_THERE, platform.mac_ver()[0])

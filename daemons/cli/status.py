@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.cards import Card
+from core.logs import harmless
 from core.overview import MacStatus, Overview, RoomStatus, ServerStatus, WorkerStatus, overview
 from core.settings import load_settings
 from daemons.cli.app import HERE, HomeOption, JsonOption, app, console
@@ -60,7 +61,7 @@ def draw(found: Overview) -> RenderableType:
         parts.append(_rooms(found.gpu, "gpu" if age is None else f"server, as of {span(age)} ago"))
         parts += [_figures(found.gpu), *(_card(card) for card in found.gpu.cards)]
     if found.gpu_trouble is not None:
-        parts.append(Text(found.gpu_trouble, style="yellow"))
+        parts.append(Text(harmless(found.gpu_trouble), style="yellow"))
     return Group(*parts)
 
 
@@ -81,7 +82,7 @@ def _rooms(gpu: ServerStatus, title: str) -> Table:
     for room in gpu.rooms:
         for number, worker in enumerate(room.workers or [None]):
             first = _room(room) if number == 0 else ("", "", "")
-            table.add_row(*first, *_worker(worker))
+            table.add_row(*(Text(harmless(cell)) for cell in (*first, *_worker(worker))))
     return table
 
 
@@ -106,7 +107,7 @@ def _figures(gpu: ServerStatus) -> Text:
         words.append(f"{gpu.clips_per_minute:.1f} clips a minute")
     if gpu.eta_seconds:
         words.append(f"all {gpu.clips} done in {span(gpu.eta_seconds)}")
-    return Text(" · ".join(words))
+    return Text(harmless(" · ".join(words)))
 
 
 def _card(card: Card) -> Text:
@@ -121,7 +122,7 @@ def _card(card: Card) -> Text:
         words.append(f"{card.power_watts:.0f} W")
     if card.slowed_by:
         words.append("slowed by " + ", ".join(card.slowed_by))
-    return Text(" · ".join(words))
+    return Text(harmless(" · ".join(words)))
 
 
 def span(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import BadSettings, DiskFull, DropreelError
+from core.errors import BadSettings, DiskFull, DropreelError, ProcessFailed
 from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync, ServerFull, probe
 from core.settings import TransportSettings
 from core.work import unwatched
@@ -82,11 +82,14 @@ def test_the_line_is_shared_as_the_settings_say(tmp_path: Path) -> None:
         assert arguments[-4:] == ["--include=/a b/", "--exclude=*", *PUSH]
 
 
-OPENRSYNC_KNOWS = {"-rt", "-e", "--timeout", "--bwlimit", "--include", "--exclude", "--inplace"}
+OPENRSYNC_KNOWS = {"-rt", "-e", "--timeout", "--bwlimit", "--include", "--exclude", "--inplace", "--max-size"}
 """From its manual page: what macOS' rsync is asked for must be there."""
 
 
-@pytest.mark.parametrize("options", [(), ("--inplace",)], ids=["push, look", "fetch"])
+LIMIT = "--max-size=8"
+
+
+@pytest.mark.parametrize("options", [(), (LIMIT,), ("--inplace", LIMIT)], ids=["push", "look", "fetch"])
 def test_nothing_is_asked_of_rsync_that_openrsync_does_not_know(tmp_path: Path, options: tuple[str, ...]) -> None:
     Rsync(_settings(_program(tmp_path, "", 0), bandwidth_kib=1), tmp_path, unwatched)(*PULL, ["+/a/", "-*"], *options)
     arguments = (tmp_path / "arguments").read_text().splitlines()
@@ -114,3 +117,11 @@ def test_what_is_no_rsync_that_will_do_is_refused(tmp_path: Path, said: str) -> 
 def test_without_rsync_it_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="apt install rsync, or brew install rsync"):
         probe(str(tmp_path / "none"), unwatched)
+
+
+def test_an_rsync_that_is_killed_says_nothing_of_the_settings(tmp_path: Path) -> None:
+    program = tmp_path / "rsync"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    with pytest.raises(ProcessFailed):  # and not BadSettings, with which its daemon would be given up for good
+        probe(str(program), unwatched)
