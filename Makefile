@@ -1,13 +1,13 @@
 # make demo   install what it needs and run the main job, drop to clip
 # make test   install what it needs and run the tests
-# make lint types format, make bench, make soak: see below
+# make lint types format, make bench, make chaos: see below
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types format bench soak clean
+.PHONY: demo test lint types format bench chaos clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dropreel demo
@@ -29,8 +29,8 @@ format: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test $(VENV)/.programs
 	$(BIN)/python -m benchmarks
 
-soak: $(VENV)/.installed-test $(VENV)/.programs
-	$(BIN)/python -m tests.chaos.soak soak-$$(date +%H%M%S)
+chaos: $(VENV)/.installed-test $(VENV)/.programs
+	$(BIN)/python -m tests.chaos chaos-$$(date +%H%M%S)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

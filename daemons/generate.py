@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -53,7 +53,8 @@ class InHand:
     job: Job
     attempt: int
     """Which attempt at it this is, from 1."""
-    begun: float = field(default_factory=time.monotonic)
+    begun: float
+    """When it was taken, by the clock of the runtime."""
     kept: Future[dict[str, Any]] | None = None
     """Its frames, while they are checked and written."""
 
@@ -205,10 +206,11 @@ class GenerateDaemon(StageDaemon):
             self.hand_on(folder)
             return
         name = folder.clip.clip_id
-        job = self._prepared(name) or prepare(folder, self.settings)
+        # The first one imports torch and diffusers, which may take longer than the watchdog is patient.
+        job = self._prepared(name) or self._breathing(partial(prepare, folder, self.settings))
         self._models.refuse_what_does_not_fit(job.plan)
         job = replace(job, report=self.runtime.reporter(folder))
-        hands[name] = InHand(folder, job, folder.clip.attempts[self.stage])
+        hands[name] = InHand(folder, job, folder.clip.attempts[self.stage], self.runtime.clock())
 
     def _end(self, hands: dict[str, InHand], error: Exception) -> None:
         """What ends a round ends it for all that are not done: it is the attempt of the one whose steps ran, and the
@@ -303,7 +305,7 @@ class GenerateDaemon(StageDaemon):
     def _conclude(self, hand: InHand) -> None:
         assert hand.kept is not None  # noqa: S101 - it was submitted before it got on the list
         details = _result(hand.kept, self.runtime.alive)  # what is made is handed on, also by one who is to leave
-        self.record(hand.folder, details, time.monotonic() - hand.begun)
+        self.record(hand.folder, details, self.runtime.clock() - hand.begun)
         clip = hand.folder.clip
         self.tracker.track_video_operation("generate", clip, hand.folder.image, frame_count=details["frames"])
         self.hand_on(hand.folder)

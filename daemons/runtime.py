@@ -82,6 +82,8 @@ class Runtime:
         self._counting = self.every(METRICS_SECONDS, "metrics", self.metrics.write)
         self._notifier = Notifier()
         self._progress = state / "workers" / f"{name}.json"
+        for part in self._progress.parent.glob(f".{self._progress.name}.*{fsops.PART}"):  # of a life that was killed
+            fsops.remove(part)
 
     def stop(self, signum: int = 0, _frame: FrameType | None = None) -> None:
         """A signal handler: sets a flag. A second signal, of either kind, ends the process at once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
@@ -40,6 +39,8 @@ class StageDaemon(Daemon):
         self.worker = Worker(self.room, worker)
         self.disk = DiskGuard(self.home.root, settings.disk, self.log, runtime.clock)
         self._held = ""
+        self._unreturned: set[str] = set()
+        """Clips that stay in hand because the disk has not even room for giving them back."""
 
     @abstractmethod
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
@@ -105,6 +106,8 @@ class StageDaemon(Daemon):
         log = self.log.bind(clip=folder.clip.clip_id, attempts=attempts)
         if folder.clip.failure is not None:
             self._fail(folder)
+        elif folder.clip.clip_id in self._unreturned:
+            self._return(folder)
         elif attempts >= self.settings.rooms.max_attempts:
             self.runtime.metrics.attempt_failed()
             self._give_up(folder, "worker_died", f"The worker died {attempts} times over this clip.",
@@ -114,15 +117,20 @@ class StageDaemon(Daemon):
             self.runtime.metrics.attempt_failed()
             log.warning("clip.recovered")
 
+    def _return(self, folder: ClipFolder) -> None:
+        """Give back a clip that the disk had no room for: that was no attempt, however long it takes to say so."""
+        self.worker.give_back(folder, count_attempt=False)
+        self._unreturned.discard(folder.clip.clip_id)
+
     def _handle(self, folder: ClipFolder) -> None:
         """Do all that this stage does with one clip."""
         self.announce(folder)
 
         def whole() -> None:
             if self.due(folder):
-                begun = time.monotonic()
+                begun = self.runtime.clock()
                 details = self.work(folder, self.runtime.reporter(folder))
-                self.record(folder, details, time.monotonic() - begun)
+                self.record(folder, details, self.runtime.clock() - begun)
             self.hand_on(folder)
 
         self.settle(folder, whole)
@@ -170,7 +178,8 @@ class StageDaemon(Daemon):
             self.disk.found_full()
             self.worker.hindmost.add(folder.clip.clip_id)
             if folder.path.exists():
-                self.worker.give_back(folder, count_attempt=False)
+                self._unreturned.add(folder.clip.clip_id)
+                self._return(folder)
 
     def _try(self, folder: ClipFolder, do: Callable[[], None]) -> None:
         clip = folder.clip

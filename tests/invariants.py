@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
+from typing import NamedTuple
 
 from core import fsops
 from core.contract import CLIP_ID, BatchAck, Clip, Manifest, Record, Rejection, VideoMeta, load
-from core.home import MANIFEST_FILE, REASON_FILE, STATUS_FILE, Home
+from core.home import MANIFEST_FILE, REASON_FILE, STATUS_FILE, GpuHalf, Home, MacHalf
 from core.overview import ServerStatus
 from core.rooms import CLIP_FILE
 
@@ -31,19 +33,40 @@ def _final_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(fsops.PART)]
 
 
+class Halves(NamedTuple):
+    """The halves to look at, be they of one home or of two."""
+
+    mac: MacHalf
+    gpu: GpuHalf
+
+
 def check_always(home: Home, dropped: dict[str, bytes]) -> None:
     """What must hold at any moment, a crash's included. ``dropped`` are the keyframes by name."""
-    mac, gpu = home.mac, home.gpu
-    wanted = {hashlib.sha256(data).hexdigest(): name for name, data in dropped.items()}
+    halves = Halves(home.mac, home.gpu)
+    check_originals(halves, dropped)
+    check_whole(halves)
+    check_manifests(halves)
+    check_claims(halves)
+    check_released(halves)
 
-    # 1: every dropped keyframe is in exactly one place (the outbox's are copies), or in a place with a reason.
+
+def check_originals(halves: Halves, dropped: dict[str, bytes]) -> None:
+    """1: every dropped keyframe is in exactly one place (the outbox's are copies), or in a place with a reason."""
+    mac = halves.mac
+    wanted = {hashlib.sha256(data).hexdigest(): name for name, data in dropped.items()}
     places = Counter(wanted.get(_digest(path)) for path in mac.hot.rglob("*.png"))
     assert {name: places[name] for name in dropped} == dict.fromkeys(dropped, 1), places
     for path in mac.rejected.rglob("*.png"):
         load(Rejection, path.parent / REASON_FILE)
 
-    # 2: nothing partial is visible under a final name: each of our files parses, each clip is what its meta says.
+
+def check_whole(halves: Halves) -> None:
+    """2: nothing partial is visible under a final name: each of our files parses, each clip is what its meta says."""
+    mac, gpu = halves
+    theirs = {path for path in mac.hot.rglob("*") if path.name != REASON_FILE}  # the operator's, be they what they may
     for path in _final_files(mac.root) + _final_files(gpu.root):
+        if path in theirs:
+            continue
         if model := JSON_OF.get(path.name):
             load(model, path)
         elif path.suffix == ".json":
@@ -55,13 +78,20 @@ def check_always(home: Home, dropped: dict[str, bytes]) -> None:
             assert _digest(video) == meta.files[0].sha256
             assert path.with_name(path.name.replace("video_meta", "video_manifest")).exists()
 
-    # 3: a visible manifest's hashes verify.
+
+def check_manifests(halves: Halves, but_for: Container[Path] = ()) -> None:
+    """3: a visible manifest's hashes verify; ``but_for`` the files that were damaged on purpose."""
+    mac, gpu = halves
     for manifest in [*mac.outbox.glob(f"*/{MANIFEST_FILE}"), *gpu.inbox.glob(f"*/{MANIFEST_FILE}")]:
         for entry in load(Manifest, manifest).keyframes:
             for file in entry.files:
-                assert _digest(manifest.parent / file.path) == file.sha256
+                path = manifest.parent / file.path
+                assert path in but_for or _digest(path) == file.sha256, path
 
-    # 4: one live claim a clip: its folder is in one place.
+
+def check_claims(halves: Halves) -> None:
+    """4: one live claim a clip: its folder is in one place."""
+    gpu = halves.gpu
     clips = Counter(
         path.name
         for folder in (*gpu.rooms.glob("*/ready"), *gpu.rooms.glob("*/active/*"), *gpu.outbox.glob("*_*"), gpu.failed)
@@ -70,12 +100,16 @@ def check_always(home: Home, dropped: dict[str, bytes]) -> None:
     )
     assert all(count == 1 for count in clips.values()), clips
 
-    # 8: a source is released only after a verified ack: a keyframe in sent/ has an accepted clip on the server, and
-    # a result that left the server's outbox is on the Mac.
+
+def check_released(halves: Halves) -> None:
+    """8: a source is released only after a verified ack: a keyframe in ``sent/`` has an accepted clip on the server,
+    and a result that left the server's outbox is on the Mac."""
+    mac, gpu = halves
     acks = [load(BatchAck, path) for path in gpu.batch_acks.glob("[!.]*.json")]
-    accepted = {(ack.batch_id, outcome.image_path) for ack in acks for outcome in ack.entries if outcome.clip_id}
+    accepted = {(ack.batch_id, Path(outcome.image_path).name) for ack in acks for outcome in ack.entries
+                if outcome.clip_id}  # fmt: skip
     for path in mac.sent.rglob("*.png"):
-        assert any(batch == path.parent.name and Path(image).name == path.name for batch, image in accepted), path
+        assert (path.parent.name, path.name) in accepted, path
     here = {load(VideoMeta, path).clip_id for path in mac.results.rglob("*.video_meta.json")}
     on_server = {path.name for path in gpu.root.rglob("*") if re.fullmatch(CLIP_ID, path.name)}
     for ack in acks:
@@ -99,15 +133,20 @@ def check_at_rest(home: Home, dropped: dict[str, bytes], delivered: set[str], re
     assert not shells, shells
     assert {path.stem for path in mac.sent.rglob("*.png")} == delivered
 
-    # Nothing is left on the way, no unfinished file, no acknowledgement that nobody waits for.
+    left = left_on_the_way(Halves(mac, gpu)) + list(gpu.failed.iterdir())
+    assert not left, left
+
+
+def left_on_the_way(halves: Halves) -> list[Path]:
+    """What is not where it ends: a clip, an unfinished file, an acknowledgement that nobody waits for."""
+    mac, gpu = halves
     left = [
         path
         for folder in (mac.outbox, mac.incoming, mac.building, mac.acks, mac.result_acks, gpu.rooms, gpu.inbox)
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.is_relative_to(gpu.by_hand)
     ]
     answers = {gpu.status, *gpu.batch_acks.iterdir()}
     left += [path for path in gpu.outbox.rglob("*") if path.is_file() and path not in answers]
     left += [path for path in [*mac.root.rglob("*"), *gpu.root.rglob("*")] if path.name.endswith(fsops.PART)]
-    left += list(gpu.failed.iterdir())
-    assert not left, left
+    return left

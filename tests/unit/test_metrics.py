@@ -22,9 +22,11 @@ from core import fsops
 from core.cards import SLOWED_BY, STALE_SECONDS, Card, CardFigures, open_nvml, published, read, visible
 from core.home import MANIFEST_FILE, Home
 from core.metrics import FORGET_SECONDS, Metrics, file_in, folder_of, forget
-from core.rooms import FRAMES_FILE, PAUSED_FILE
+from core.rooms import FRAMES_FILE, PAUSED_FILE, ClipFolder
 from core.settings import DaemonSettings, MetricsSettings
+from core.work import Report
 from daemons.runtime import METRICS_SECONDS, Runtime
+from daemons.stage import StageDaemon
 from tests.house import Clock, House, picture
 from tests.unit.living import at_work
 
@@ -69,6 +71,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         _damage(waiting["flagged"], 0, lambda frame: frame + np.random.default_rng(1).integers(-16, 17, frame.shape))
         _damage(waiting["fails"], 2, np.zeros_like)
         (house.home.gpu.rooms / "qa" / PAUSED_FILE).unlink()
+        _take_seconds(house, "encode", 1.5)
         house.rest()
         assert {name: meta.outcome for name, meta in house.metas().items()} == {
             "passes": "pass", "flagged/flagged": "flag", "failed/fails": "fail", "failed/lost": "fail",
@@ -78,6 +81,18 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             for daemon in house.daemons:
                 daemon.runtime.alive()
         return {daemon.runtime.name: daemon.runtime.metrics.file.read_text() for daemon in house.daemons}
+
+
+def _take_seconds(house: House, stage: str, seconds: float) -> None:
+    """Have the clock of the house go on while this stage works on a clip."""
+    (daemon,) = (each for each in house.daemons if isinstance(each, StageDaemon) and each.stage == stage)
+    work = daemon.work
+
+    def timed(folder: ClipFolder, report: Report) -> dict[str, Any]:
+        house.clock.seconds += seconds
+        return work(folder, report)
+
+    daemon.work = timed  # type: ignore[method-assign]  # the real work, on a clock that stands still by itself
 
 
 def _stem(folder: Path) -> str:
@@ -122,7 +137,7 @@ def test_a_stage_times_the_clips_that_went_well_and_counts_every_failed_attempt(
     timed = {stage: value(told[stage], "dropreel_stage_seconds_count")
              for stage in ("generate", "interpolate", "qa", "encode")}  # fmt: skip
     assert timed == {"generate": 3, "interpolate": 3, "qa": 2, "encode": 2}
-    assert value(told["encode"], "dropreel_stage_seconds_sum") > 0
+    assert value(told["encode"], "dropreel_stage_seconds_sum") == 2 * 1.5
     assert value(told["generate"], "dropreel_attempts_failed_total") == 5  # max_attempts, on the one that was lost
     assert value(told["qa"], "dropreel_attempts_failed_total") == 0
     succeeded = value(told["encode"], "dropreel_last_success_timestamp_seconds")

@@ -516,6 +516,27 @@ def test_a_full_disk_is_no_attempt_and_is_tried_again_now_and_then(house: House)
     assert house.metas()["a"].outcome == "pass"
 
 
+def test_a_disk_too_full_to_give_a_clip_back_has_made_no_attempt_either(house: House) -> None:
+    folder = _clip_in_generate(house)
+    (house.home.gpu.rooms / "generate" / PAUSED_FILE).unlink()
+    full = False
+
+    def seam(name: str, paths: tuple[Path, ...]) -> None:
+        nonlocal full
+        full |= ".npy" in str(paths[-1])
+        if full and name in {"write", "fsync"} and folder.name in str(paths[-1]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    fsops.seam = seam
+    live(house, 100)
+    (clip,) = (house.home.gpu.rooms / "generate" / "active").glob(f"*/{folder.name}")
+    assert load(Clip, clip / CLIP_FILE).attempts == {"generate": 1}
+    fsops.seam = None
+    live(house, 60)
+    assert house.metas()["a"].stages["generate"].attempts == 1
+    assert not house.said("clip.recovered")
+
+
 def test_a_clip_that_the_disk_has_no_room_for_holds_up_no_other(house: House) -> None:
     folder = _clip_in_generate(house)
     house.drop("b", picture(1))

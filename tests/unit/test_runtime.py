@@ -124,3 +124,12 @@ def test_a_second_signal_of_either_kind_leaves_at_once(tmp_path: Path, second: s
     assert until(lambda: process.poll() is not None, "it has left")
     assert process.returncode in {-second, 1}  # SIGINT's default is an exception in Python
     process.communicate()
+
+
+def test_what_a_killed_life_left_half_written_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    for name in (".scripted.json.123-4.part", ".other.json.123-4.part", "scripted.json"):
+        (workers / name).touch()
+    Scripted(tmp_path)
+    assert sorted(path.name for path in workers.iterdir()) == [".other.json.123-4.part", "scripted.json"]
