@@ -44,11 +44,12 @@ from core.device import device_here
 from core.generate.embeddings import EmbeddingCache, embedding_key
 from core.generate.family import Family, family
 from core.generate.generator import Generator, Job, Pixels, name_of
+from core.generate.hashes import fingerprint
 from core.generate.loading import DTYPES
 from core.generate.plan import Plan
 from core.generate.presets import Memory, Preset, Source, shipped_presets
 from core.generate.studio import GenerationSettings
-from core.generate.weights import fingerprint, locate
+from core.generate.weights import locate
 from core.motion import Rect, Size, frame_count
 from core.versions import versions
 

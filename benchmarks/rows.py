@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
+class CannotRun(Exception):
+    """This machine has not what the benchmark needs."""
+
+
 class Row(NamedTuple):
     """A figure of ours beside that of another, taken in the same run."""
 
