@@ -7,7 +7,6 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from prometheus_client.registry import Collector
 from core import fsops
 from core.home import STAGES, Home
 from core.settings import MetricsSettings
+from core.versions import installed
 
 Outcome = Literal["done", "flagged", "failed", "cancelled"]
 """What became of a clip at a stage; after QA one that goes on to be looked at is ``flagged``, not ``done``."""
@@ -111,7 +111,7 @@ class Metrics:
         self._registry = r = _Registry(name)
         of_stage = ["stage"]
         Gauge("dropreel_build_info", "The running version.", ["version", "python"], registry=r).labels(
-            version("dropreel"), platform.python_version()
+            installed("dropreel"), platform.python_version()
         ).set(1)
         started = Gauge("dropreel_start_time_seconds", "When the process started, in Unix time.", registry=r)
         started.set(wall())

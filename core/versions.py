@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 import sys
@@ -13,13 +14,19 @@ PACKAGES = ("dropreel", "numpy", "opencv-python-headless", "pillow", "imageio-ff
             "transformers", "peft", "torchao")  # fmt: skip
 
 
+@functools.cache
+def installed(package: str) -> str:
+    """The version of an installed package: as this process first saw it. Raises ``PackageNotFoundError``."""
+    return version(package)
+
+
 def versions() -> dict[str, str]:
     """The versions by name; what is not installed, and a driver that is not loaded, is left out."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         loaded = getattr(sys.modules.get(package), "__version__", None)  # torch's own says for which CUDA it was built
         try:
-            found[package] = str(loaded or version(package))
+            found[package] = str(loaded or installed(package))
         except PackageNotFoundError:  # an optional one
             continue
     try:

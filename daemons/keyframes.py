@@ -39,6 +39,8 @@ class KeyframesDaemon(Daemon):
         self._ours = (self.mac.sent, self.mac.rejected)
         self._settler: Settler[DropKey] = Settler()
         self._examined: dict[DropKey, Examined] = {}
+        self._made_by: dict[str, DropKey] = {}
+        """Of what was examined, by its ``work_key``: a thousand drops are not to be compared with each other."""
         self._last_settled = 0.0
         self._retry_at: dict[tuple[DropKey, object], float] = {}
         self._conclude_at: dict[str, float] = {}
@@ -142,6 +144,7 @@ class KeyframesDaemon(Daemon):
         for finding in examined.findings:
             self.log.warning("drop.finding", name=name, code=finding.code, finding=str(finding))
         self._examined[key] = examined
+        self._made_by[work_key(examined.entry)] = key
         self._last_settled = self.runtime.clock()
         return IDLE
 
@@ -152,10 +155,10 @@ class KeyframesDaemon(Daemon):
             said, remedy = f"are in batch {taken.batch_id} as '{taken.stem}'", f"Look in results/{taken.batch_id}/"
         else:
             key = work_key(examined.entry)
-            stem = next((e.entry.stem for e in self._examined.values() if work_key(e.entry) == key), None)
-            if stem is None:
+            other = self._examined.get(self._made_by[key]) if key in self._made_by else None
+            if other is None or work_key(other.entry) != key:  # it went, or was changed, after it was examined
                 return None
-            said, remedy = f"were dropped as '{stem}'", "Wait for that one"
+            said, remedy = f"were dropped as '{other.entry.stem}'", "Wait for that one"
         return Finding(
             code="made_before",
             file=examined.drop.group.images[0],
@@ -185,6 +188,7 @@ class KeyframesDaemon(Daemon):
         manifest, changed = self.batches.send(list(stems.values()), self.runtime.breathe)
         for examined in stems.values():
             del self._examined[examined.drop.key]
+        self._made_by = {made: key for made, key in self._made_by.items() if key in self._examined}
         for examined in changed:
             self.log.info("drop.changed", name=examined.drop.group.images[0])
         if manifest is not None:

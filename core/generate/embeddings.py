@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import fsops
+from core.versions import installed
 
 if TYPE_CHECKING:
     from core.generate.family import Embeddings
@@ -66,5 +66,5 @@ def embedding_key(encoder: str, dtype: str, place: str, prompt_key: tuple[str, .
     ``encoder`` tells one encoder's files from another's, ``place`` the card, or processor, that encodes. The libraries'
     versions stand for what is in neither: the templates that prompts are put into, and the encoders' arithmetic.
     """
-    libraries = [version(name) for name in LIBRARIES]
+    libraries = [installed(name) for name in LIBRARIES]
     return hashlib.sha256(json.dumps([encoder, dtype, place, libraries, prompt_key]).encode()).hexdigest()

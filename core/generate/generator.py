@@ -20,6 +20,7 @@ from core.errors import BadSettings, Cancelled, DropreelError, MustRestart, Stop
 from core.generate.checks import ENOUGH, Blank, NotFinite, WrongFrames, refuse_black
 from core.generate.embeddings import EmbeddingCache, embedding_key
 from core.generate.family import Embeddings, Family, family
+from core.generate.hashes import fingerprint
 from core.generate.loading import load_encoders, load_model
 from core.generate.memory import CONTEXT_BYTES
 from core.generate.plan import Plan
@@ -27,7 +28,7 @@ from core.generate.presets import Memory, Preset
 from core.generate.progress import Progress, watch_denoiser, watch_other
 from core.generate.residency import Residency, watch_entries
 from core.generate.turns import Turns, forget_variables
-from core.generate.weights import Located, fingerprint
+from core.generate.weights import Located
 from core.light import LINEAR, XYZ
 from core.torch_errors import OutOfMemory, meaning
 from core.versions import versions

@@ -11,8 +11,9 @@ import torch
 
 from core.errors import BadSettings
 from core.generate.family import Family
+from core.generate.layout import models_in
 from core.generate.presets import Preset, Schedule
-from core.generate.weights import Located, models_in
+from core.generate.weights import Located
 
 diffusers: Any = importlib.import_module("diffusers")  # neither is typed
 transformers: Any = importlib.import_module("transformers")

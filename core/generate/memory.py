@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import Finding, Refused
 from core.generate.family import Family, family
+from core.generate.layout import models_in
 from core.generate.presets import HONOURED, FamilyName, Memory, Preset
-from core.generate.weights import Found, models_in
+from core.generate.weights import Found
 
 if TYPE_CHECKING:
     from core.generate.plan import Plan

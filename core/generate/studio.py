@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.contract import GenerationParams
 from core.generate.presets import PARAMETERS, Parameter
@@ -19,6 +19,16 @@ BUCKET_BASE = {
     MotionType.pan_left: 100,
     MotionType.pan_right: 100,
 }
+COUNTRIES = """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ
+CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR
+GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP
+KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT
+MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
+SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ
+UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+"""
+"""ISO 3166-1 alpha-2."""
 EUROPEAN_UNION = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
 
 
@@ -35,7 +45,7 @@ class GenerationSettings(BaseModel):
     """What is said to the model of a keyframe that has no ``.caption``."""
     approximate: bool = False
     """Whether presets may be used that only imitate what a manifest asks for."""
-    region: Annotated[str, StringConstraints(pattern=r"^([A-Z]{2})?$")] = ""
+    region: str = ""
     """Where the server works: a country's two letters, or ``EU``. Presets whose licence excludes it are refused, and
     so are, where nothing is said, those whose licence excludes any."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -54,6 +64,17 @@ class GenerationSettings(BaseModel):
     @classmethod
     def _keep_defaults(cls, given: dict[MotionType, int]) -> dict[MotionType, int]:
         return BUCKET_BASE | given
+
+    @field_validator("region")
+    @classmethod
+    def _is_a_region(cls, given: str) -> str:
+        if given and given not in {
+            *COUNTRIES.split(),
+            "EU",
+            "UK",
+        }:  # a slip would get round licences
+            raise ValueError(f"{given!r} is no country: two capital letters after ISO 3166-1, such as DE or US, or EU")
+        return given
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Self:

@@ -13,6 +13,7 @@ from core.errors import BadSettings
 from core.home import Home
 from core.metrics import folder_of
 from core.settings import Settings, load_settings
+from core.versions import installed
 
 app = typer.Typer(
     name="dropreel",
@@ -24,8 +25,20 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dropreel {installed('dropreel')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:  # one command alone is to be called by its name too
+def _commands(  # with it, one command alone is to be called by its name too
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Say which version it is."),
+    ] = False,
+) -> None:
     pass
 
 

@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from core.errors import BadSettings, DropreelError
+from core.generate.fetch import fetch
+from core.generate.hashes import Hashes, named_hash
+from core.generate.layout import INDEX_FILE
 from core.generate.presets import Preset
-from core.generate.weights import INDEX_FILE, Found, Hashes, by_hand, explain, fetch, look, named_hash, weights_folder
+from core.generate.weights import Found, by_hand, explain, look, weights_folder
 from core.home import Home
 from core.interpolate.methods import MethodName, files
 from core.settings import Settings

@@ -124,7 +124,7 @@ def test_ffmpeg_dies_with_a_daemon_that_is_killed(make: Callable[..., Household]
 @pytest.mark.timeout(90)
 def test_a_frozen_worker_does_not_hold_its_clip_for_ever(make: Callable[..., Household]) -> None:
     house = make(BIG + "\n[daemons]\nwatchdog_seconds = 3.0\n")
-    _feed(house, 1, duration_sec=2.0)
+    _feed(house, 1, duration_sec=1.0)
     up = house.dropreel("up")
     (clip,) = _claimed(house, "generate")
     progress = house.gpu / "state" / "workers" / "generate@gpu0.json"

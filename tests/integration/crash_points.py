@@ -43,6 +43,7 @@ class InLine(ThreadPoolExecutor):
         return future
 
 
+Remains = frozenset[tuple[str, bool, tuple[int, int, int] | None]]
 AT_ONCE = 2
 GOOD, BAD = "good", "bad"
 
@@ -62,6 +63,7 @@ def main(folder: Path) -> None:
     running: dict[int, tuple[int, str, Path]] = {}
     failures: list[dict[str, object]] = []
     kinds: collections.Counter[str] = collections.Counter()
+    known: set[Remains] = set()
 
     def reap() -> None:
         pid, status = os.wait()
@@ -78,14 +80,23 @@ def main(folder: Path) -> None:
         kinds[name] += 1
         step = len(journal.steps) - 1
         for mode in ("kill", "power cut"):
-            while len(running) >= AT_ONCE:
-                reap()
+            if mode == "kill" and remains(root) in known:
+                continue
             place = folder / f"{step}-{mode.split()[0]}"
             # Hard links: a crash leaves the same files, inodes and all, and nothing here writes into one in place.
             shutil.copytree(root, place / "home", copy_function=os.link)
+            if mode == "power cut":
+                journal.cut(place / "home")
+            left = remains(place / "home")
+            if left in known:
+                shutil.rmtree(place)
+                continue
+            known.add(left)
+            while len(running) >= AT_ONCE:
+                reap()
             pid = os.fork()
             if pid == 0:
-                _afterlife(journal if mode == "power cut" else None, place, dropped)
+                _afterlife(place, dropped)
             running[pid] = (step, mode, place)
 
     fsops.seam = die_here
@@ -94,18 +105,29 @@ def main(folder: Path) -> None:
     while running:
         reap()
     check_at_rest(house.home, dropped, {GOOD}, {BAD})
-    print(json.dumps({"steps": len(journal.steps), "kinds": kinds, "failures": failures}))  # noqa: T201 - its result
+    print(json.dumps({"steps": len(journal.steps), "kinds": kinds, "remains": len(known), "failures": failures}))  # noqa: T201 - its result
 
 
-def _afterlife(journal: Journal | None, place: Path, dropped: dict[str, bytes]) -> None:
-    """In the child: what the crash leaves, the restart, the checks; never returns."""
+def remains(home: Path) -> Remains:
+    """What a death left: every path, and of each file which one it is and how far it is written.
+
+    An empty file is like another. The logs are left out: no daemon reads them.
+    """
+    found = []
+    for path in home.rglob("*"):
+        info = path.stat()
+        which = (info.st_ino, info.st_size, info.st_mtime_ns) if path.is_file() and info.st_size else None
+        if path.parent.name != "logs":
+            found.append((str(path.relative_to(home)), path.is_dir(), which))
+    return frozenset(found)
+
+
+def _afterlife(place: Path, dropped: dict[str, bytes]) -> None:
+    """In the child: the restart, the checks; never returns."""
     status = 1
     try:
         fsops.seam = None
-        copy = place / "home"
-        if journal is not None:
-            journal.cut(copy)
-        house = House(copy)
+        house = House(place / "home")
         check_always(house.home, dropped)
         house.start()
         house.rest()

@@ -26,3 +26,4 @@ def test_dying_at_any_step_changes_nothing(tmp_path: Path) -> None:
     assert not failures, "\n".join([f"{len(failures)} of {2 * told['steps']} deaths:", *failures[:3]])
     assert set(told["kinds"]) >= {"write", "fsync", "fsync_folder", "rename", "mkdir", "unlink"}
     assert told["steps"] > 200, "the seam has lost sight of steps"
+    assert told["remains"] > 150, "deaths that leave different files are taken for one"

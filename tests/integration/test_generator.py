@@ -489,7 +489,7 @@ def test_embeddings_are_of_their_encoder_place_libraries_and_prompt(monkeypatch:
     }
     for changed in ("diffusers", "transformers"):
         monkeypatch.setattr(
-            embeddings, "version", lambda name, changed=changed: "0.1" if name == changed else version(name)
+            embeddings, "installed", lambda name, changed=changed: "0.1" if name == changed else version(name)
         )
         keys.add(embedding_key("e", "bf16", "cpu", ("fox",)))
     assert len(keys) == 7

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from core.contract import BatchAck, Clip, Keyframe, Manifest, Rejection, load, parse
@@ -30,11 +31,14 @@ from core.interpolate.plan import plan as samples_of
 from core.motion import Rect, Size, frame_count, on_canvas
 from core.safety import SIDECAR_NAMES
 from core.settings import Settings
+from daemons import cli
 from daemons.cli.app import app
 from tests.house import SIDECAR as DROPPED
 from tests.house import House, picture
 from tests.unit.living import at_work, settle
 from tests.unit.test_contract import MANIFEST
+
+cli.load("check")
 
 MODELS = {name: preset for name, preset in shipped_presets().items() if preset.family != "camera"}
 ANYWHERE = GenerationSettings(approximate=True, region="US")
@@ -300,6 +304,12 @@ def test_the_studios_model_is_given_all_that_the_studio_writes() -> None:
         "camera_motion"
     }
     assert (plan.values["motion_bucket_id"], plan.steps) == (76, 25)
+
+
+@pytest.mark.parametrize("region", ["XX", "de", "USA", "D", "SU"])
+def test_a_region_is_a_country_that_there_is(region: str) -> None:
+    with pytest.raises(ValidationError, match="ISO 3166-1"):
+        GenerationSettings(region=region)
 
 
 @pytest.mark.parametrize(

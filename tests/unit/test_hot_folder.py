@@ -590,6 +590,18 @@ def test_the_same_clip_twice_at_once_is_made_once(house: House) -> None:
     assert {name: reason.code for name, reason in reasons(house).items()} == {"a copy": "made_before"}
 
 
+def test_what_changed_while_it_waited_is_no_twin_of_what_it_was(house: House) -> None:
+    house.drop("a")
+    while not house.said("drop.settled"):
+        house.daemons[0].step()
+        house.clock.seconds += 0.5
+    put(house.home.mac.hot, a__motion__json=_sidecar(duration_sec=0.6))
+    house.drop("a copy")
+    settle(house)
+    assert sorted(names_taken(house)) == ["a copy.png", "a.png"]
+    assert not reasons(house)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"a__motion__json": _sidecar(duration_sec=0.6)}, {"a__caption": b"other words"}, {"a__png": picture(1)}],

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from core.errors import Refused
-from core.image import ImageLimits, Picture, decode, open_image
+from core.image import Picture, decode, open_image
+from core.limits import ImageLimits
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -674,7 +675,8 @@ LOOK = """
 import json, re, resource, sys
 from pathlib import Path
 from core.errors import Refused
-from core.image import ImageLimits, open_image
+from core.image import open_image
+from core.limits import ImageLimits
 def peak():
     status = Path("/proc/self/status")  # Linux's ru_maxrss is inherited from the parent
     if status.exists():

@@ -27,8 +27,11 @@ from core import fsops, messages, notify
 from core.messages import Trouble
 from core.notify import NotDelivered, Service, Teller, Unusable
 from core.settings import NotifySettings
+from daemons import cli
 from daemons.cli.app import app
 from tests.waiting import until
+
+cli.load("notify")
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")  # by one of Apprise's services
 DISK = Trouble("disk:mac", "The disk is full", "Make room.", urgent=True)

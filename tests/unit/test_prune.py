@@ -23,10 +23,13 @@ from core.home import MANIFEST_FILE
 from core.prune import TRASH, Leaving, finish, leaving, remove
 from core.rooms import CANCEL_FILE, PAUSED_FILE
 from core.tracker import TRACKER_FILE, FileTracker
+from daemons import cli
 from daemons.cli.app import app
 from tests.house import House, picture
 from tests.power import Journal
 from tests.unit.living import Killed, at_work, die_at, settle
+
+cli.load("prune")
 
 Seam = Callable[[str, tuple[Path, ...]], None]
 OLD = 1000.0

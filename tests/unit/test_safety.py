@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from core.contract import Motion, MotionSidecar, parse
 from core.errors import Finding
+from core.limits import MotionLimits
 from core.motion import FULL, CameraPath, Easing, MotionType, Rect, Size
-from core.safety import SIDECAR_NAMES, MotionLimits, Scene, check, nearest
+from core.safety import SIDECAR_NAMES, Scene, check, nearest
 
 LIMITS = MotionLimits()
 WIDE: Size = (1920, 1080)

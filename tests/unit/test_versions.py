@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from core import versions
+from daemons import cli
+from daemons.cli.app import app
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,9 @@ def test_libraries_and_driver(
     assert told.get("nvidia-driver") == driver
     assert (told["python"], told["torch"]) == (platform.python_version(), torch.__version__)
     assert {"dropreel", "numpy", "pillow", "diffusers", "transformers", "peft"} <= told.keys()
+
+
+def test_the_command_line_says_its_version() -> None:
+    cli.load("pause")  # an application has commands
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.stdout) == (0, f"dropreel {version('dropreel')}\n")

@@ -19,21 +19,15 @@ import pytest
 from typer.testing import CliRunner
 
 from core import fsops
+from core.generate.hashes import Hashes, fingerprint, named_hash
 from core.generate.presets import Preset, read_presets
 from core.generate.studio import GenerationSettings
-from core.generate.weights import (
-    Hashes,
-    MissingWeights,
-    fingerprint,
-    hub_cache,
-    installed,
-    locate,
-    look,
-    named_hash,
-)
+from core.generate.weights import MissingWeights, hub_cache, installed, locate, look
 from core.settings import load_settings
+from daemons.cli import load
 from daemons.cli.app import app
 
+load("weights")
 ROOT = Path(__file__).parents[2]
 RULES = GenerationSettings()
 COMMIT = "c0ffee" + "0" * 34
@@ -381,6 +375,26 @@ def test_what_else_a_licence_asks_for_is_shown(home: Path) -> None:
         file.write(f"licence = {terms}\n")
     said = CliRunner().invoke(app, ["weights", "mine", "--home", str(home)])
     assert "mine  Terms, https://terms.example\n  Free below a revenue of 7 dollars.\n" in said.stdout
+
+
+def test_the_interpolators_weights_are_shown_too(home: Path) -> None:
+    def told(*options: str) -> str:
+        return CliRunner().invoke(app, ["weights", "--home", str(home), *options]).stdout
+
+    rife, film = home / "weights" / "flownet.pkl", home / "weights" / "film_net_fp16.pt"
+    absent = {"bytes": None, "sha256": None}
+    assert f"  rife  {rife}  not here" in told()
+    assert json.loads(told("--json"))["[interpolate]"] == {
+        "rife": {"file": str(rife), **absent},
+        "film": {"file": str(film), **absent},
+    }
+    data = bytes(2_500_000)
+    put(home / "weights", {rife.name: data})
+    said = told("--hash")
+    assert f"  rife  {rife}  2.5 MB\n    {_etag(data)}  flownet.pkl\n" in said
+    assert f"  film  {film}  not here" in said
+    here = json.loads(told("--json"))["[interpolate]"]["rife"]
+    assert here == {"file": str(rife), "bytes": len(data), "sha256": _etag(data)}
 
 
 def test_a_file_that_is_not_what_the_cache_says(home: Path, tmp_path: Path) -> None:
