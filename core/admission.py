@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -204,16 +206,23 @@ class Admission:
         most = self._settings.rooms.max_regenerations
         if most == 0:
             return []
-        unknown = [path for path in self.failed() if path.name not in self._left]
-        found = [path for path in unknown if self._may_regenerate(path, most)]
-        self._left.update(path.name for path in unknown if path not in found)
+        found = []
+        for failed in self.failed():
+            if failed.name in self._left:
+                continue
+            try:
+                again = self._may_regenerate(ClipFolder.open(failed).clip, most)
+            except UnreadableClip:
+                again = False
+            except OSError:  # of the disk, not of the clip: it is looked at again
+                continue
+            if again:
+                found.append(failed)
+            else:
+                self._left.add(failed.name)
         return found
 
-    def _may_regenerate(self, failed: Path, most: int) -> bool:
-        try:
-            clip = ClipFolder.open(failed).clip
-        except (UnreadableClip, OSError):
-            return False
+    def _may_regenerate(self, clip: Clip, most: int) -> bool:
         preset = self._settings.presets.get(clip.entry.generation_params.model)
         by_model = preset is not None and preset.family != "camera"
         return _failed_qa(clip) and by_model and len(clip.entry.tried_seeds) < most
@@ -222,8 +231,8 @@ class Admission:
         """Make a failed clip again as a new run, with ``new_seed`` by an entry of its own; as it enters ``generate``.
 
         The first rename takes it out of ``failed/``, so that of two who ask only one is served; after a crash
-        ``recover`` does the rest. Raises ``Refused`` where another seed would make the same clip, ``UnreadableClip``,
-        ``OSError``.
+        ``resume`` does the rest. Raises ``Refused`` where another seed would make the same clip or none is left to
+        try, ``UnreadableClip``, ``AlreadyRunning``, ``OSError``.
         """
         clip = ClipFolder.open(failed).clip  # what cannot be read stays where it is
         if new_seed and preset_of(clip.entry, self._settings).family == "camera":
@@ -235,14 +244,43 @@ class Admission:
                 message=f"'{clip.entry.generation_params.model}' has no model: any seed makes the same clip.",
                 remedy="Change its motion, and drop it again.",
             )
+        if new_seed:
+            next_try(clip.entry, clip.seed)  # where there is none, it stays where it is, too
         building = self._generate.tmp / (failed.name + (NEW_SEED if new_seed else ""))
-        fsops.move(failed, building)
-        return self._renew(building)
+        with self._building():
+            fsops.move(failed, building)
+            return self._renew(building)
 
-    def recover(self) -> None:
-        """Finish the retries that a crash cut off."""
-        for building in sorted(self._generate.tmp.glob("[!.]*")):
-            self._renew(building)
+    def unfinished(self) -> list[Path]:
+        """The retries that were cut off, by a crash or by trouble; or that somebody is at this moment."""
+        return sorted(path for path in self._generate.tmp.glob("[!.]*") if path.is_dir())
+
+    def resume(self, building: Path) -> None:
+        """Finish one of the ``unfinished``, unless whoever was at it has done so.
+
+        One that cannot be read is put into ``failed/`` with its reason: raises ``UnreadableClip``, whose ``path`` is
+        that place. Raises ``AlreadyRunning``, ``OSError``.
+        """
+        with self._building():
+            if not building.exists():
+                return
+            try:
+                self._renew(building)
+            except UnreadableClip as error:
+                reason = Rejection.of([error.finding], sorted(path.name for path in building.iterdir()))
+                fsops.write(building / REASON_FILE, reason.to_json())
+                place = fsops.free_name(self._gpu.failed / f"{building.name}.unreadable")
+                fsops.move(building, place)
+                raise UnreadableClip(place, error.finding) from error
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        """Hold ``rooms/generate/tmp``: of intake and an operator's retry, only one renews a clip at a time."""
+        lock = fsops.hold(self._generate.tmp)
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     def _renew(self, building: Path) -> ClipFolder:
         """Strip a failed clip to its keyframe, make it the next run, and let it enter ``generate``; may be repeated."""

@@ -37,6 +37,8 @@ WireName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 
 MAX_PATH_BYTES = 4096
 """No file system takes a longer path."""
+MAX_TRIED_SEEDS = 1000
+"""An entry names so many at most; every run carries them along."""
 MAX_NAMES = 1000
 """So many files of one folder are named where it is set aside."""
 MAX_FILES = 8
@@ -194,7 +196,7 @@ class Keyframe(Record):
     files: Annotated[list[PayloadFile], Field(max_length=MAX_FILES)] = []
     """The image first, then its companions; empty in a manifest written by hand."""
     priority: int = Field(default=0, ge=-100, le=100)
-    tried_seeds: Annotated[list[Seed], Field(max_length=1000)] = []
+    tried_seeds: Annotated[list[Seed], Field(max_length=MAX_TRIED_SEEDS)] = []
     """Seeds of which no good clip came, in the order of the tries; ``next_try`` adds to them."""
 
     @model_validator(mode="after")
@@ -444,9 +446,20 @@ def seed_from(sha256: str) -> int:
 def next_try(entry: Keyframe, seed: int) -> Keyframe:
     """The entry of another try, after one with ``seed``: it names the next seed that was not tried, 0 after the last.
 
-    ``seed`` is the clip's, which its entry need not name. It joins ``tried_seeds``.
+    ``seed`` is the clip's, which its entry need not name. It joins ``tried_seeds``. Raises ``Refused`` where so many
+    were tried that an entry cannot name them all.
     """
     tried = [*(earlier for earlier in entry.tried_seeds if earlier != seed), seed]
+    if len(tried) > MAX_TRIED_SEEDS:
+        raise Refused.because(
+            "seeds_exhausted",
+            file=entry.stem,
+            field="tried_seeds",
+            value=len(entry.tried_seeds),
+            limit=MAX_TRIED_SEEDS,
+            message=f"No good clip came of {len(tried)} seeds.",
+            remedy="Change its motion, its caption or its model, and drop it again.",
+        )
     following = (seed + 1) % SEEDS
     while following in tried:
         following = (following + 1) % SEEDS

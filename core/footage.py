@@ -41,7 +41,7 @@ MOST_PIXELS = 40_000_000
 """A picture's. As many as an image may have; 8K has 33 million."""
 FASTEST = 120
 """The most pictures a second to which a varying rate is brought."""
-RING = 4
+RING = 6
 """Frames of ``Footage`` that stay as they are: one that is read, and those that were last given out."""
 
 _SQUARE = "scale=w='if(gt(abs(sar-1),0.01),iw*sar,iw)':h=ih:flags={flags},setsar=1"
@@ -51,8 +51,11 @@ EXACT = _SQUARE.format(flags="bicubic+accurate_rnd+full_chroma_int") + "," + _EV
 QUICK = _SQUARE.format(flags="bicubic")
 """Pixels made square; colours to a code or two, several times as fast. To be looked at."""
 _LINE = re.compile(r"0, *-?\d+, *(?P<pts>-?\d+), *(?P<duration>\d+),")
-_HDR = re.compile(r"Video: .*(smpte2084|arib-std-b67)")
-"""The transfer functions PQ and HLG, as ffmpeg names them where it tells what a file holds."""
+_HDR = re.compile(r"Stream #\d+:\d+.*: Video: .*\b(smpte2084|arib-std-b67|bt2020)")
+"""The transfer functions PQ and HLG, and the primaries of BT.2020, as ffmpeg names them where it tells what a file
+holds."""
+_INTERLACED = re.compile(r"Stream #\d+:\d+.*: Video: .*\b(top|bottom) (coded )?first")
+"""The order of fields, likewise; of whole pictures it says ``progressive``, or nothing."""
 _IMAGES = {"png", "mjpeg", "webp", "bmp", "tiff", "jpegxl", "jpeg2000", "heic"}
 _ROUNDED = Fraction(1, 900)
 """Seconds: two times that are rounded to milliseconds are no further off."""
@@ -133,7 +136,10 @@ class Footage:
         """Frames a second, and whether the file's own rate is none: then pictures are held to fill this one."""
         self.seconds = float(video.end)
         self.hdr = listing.hdr
-        """Whether its codes mean more light than a screen's white. They are taken for sRGB all the same."""
+        """Whether its codes mean other light than those of a plain screen: PQ, HLG or BT.2020. They are taken for sRGB
+        all the same."""
+        self.interlaced = listing.interlaced
+        """Whether the file says that its pictures are of two moments each. They are shown as they are all the same."""
         self.read = 0
         """Frames given out so far, the last time."""
         self._hint = max(1, round(video.end * self.fps) if self.varies else len(video.times))
@@ -176,7 +182,7 @@ def rate_of(times: Sequence[Fraction], end: Fraction) -> tuple[Fraction, bool]:
     own. Else it is brought to one in which the pictures that are closest still have one each, ``FASTEST`` at most.
     """
     if len(times) < 2:
-        return (1 / end if end else Fraction(25)), False
+        return (min(1 / end, Fraction(FASTEST)) if end else Fraction(25)), False
     lasting = times[-1] - times[0]
     step = lasting / (len(times) - 1)
     if all(abs(time - times[0] - number * step) < step / 4 for number, time in enumerate(times)):
@@ -201,6 +207,7 @@ class _Listing:
     """How long the last picture is shown, in units; 0 where that is not said."""
     has_audio: bool = False
     hdr: bool = False
+    interlaced: bool = False
 
     def take(self, line: str) -> None:
         """A line of the framecrc format, of which stream 0 is the video."""
@@ -250,7 +257,7 @@ def _glance(source: Path) -> _Listing:
         raise _unreadable(source, f"its pictures have {width}×{height} pixels, and {MOST_PIXELS:,} are the most")
     if len(set(listing.stamps)) < len(listing.stamps) or not listing.stamps:  # some containers keep no times
         exact = _listing(source, ("-map", "0:V:0", *_reading(QUICK)))
-        exact.hdr = listing.hdr
+        exact.hdr, exact.interlaced = listing.hdr, listing.interlaced
         return exact
     return listing
 
@@ -266,6 +273,7 @@ def _listing(source: Path, *outputs: Sequence[str]) -> _Listing:
     except ProcessFailed as error:
         raise _unreadable(source, _reason(error)) from None
     listing.hdr = bool(_HDR.search(said.stderr))
+    listing.interlaced = bool(_INTERLACED.search(said.stderr))
     return listing
 
 

@@ -1,6 +1,8 @@
-"""The linear light of sRGB frames, averaged into cells."""
+"""The linear light of sRGB frames: averaged into cells, or of one pixel in four that speaks for a cell."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,11 +24,48 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 
 def linear_cells(frame: Frame, columns: int, rows: int) -> Plane:
     """The mean linear light of each of ``columns`` by ``rows`` cells, ``(rows, columns, 3)``, 0..1."""
-    linear = cv2.LUT(np.ascontiguousarray(frame), _LINEAR_16)
-    if linear.shape[:2] != (rows, columns):
-        linear = cv2.resize(linear, (columns, rows), interpolation=cv2.INTER_AREA)
-    light = linear.astype(np.float32)
-    light *= np.float32(1 / 65535)
+    return _as_light(_averaged(cv2.LUT(np.ascontiguousarray(frame), _LINEAR_16), columns, rows))
+
+
+def linear_samples(frame: Frame, side: int) -> Plane:
+    """The linear light of cells of ``side`` by ``side`` pixels, a power of two, ``(rows, columns, 3)``, 0..1.
+
+    One pixel of four speaks for a cell: of every four by four, one in each row and one in each column. Stripes and
+    boards of one pixel, of two and of four keep their shares in them, and their contrast, which no average would
+    leave them. In larger cells a pixel is the mean of such as make up half a cell's side. A last cell of which less
+    than half is there is left out; of others the frame's last row or column is repeated.
+    """
+    rows, columns = (max(1, round(length / side)) for length in frame.shape[:2])
+    missing = [max(0, cells * side - length) for cells, length in zip((rows, columns), frame.shape[:2], strict=True)]
+    frame = frame[: rows * side, : columns * side]
+    if any(missing):
+        frame = np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    if side == 1:
+        return linear_cells(frame, columns, rows)
+    if side == 2:  # most clips: only what is looked at is looked up
+        return linear_cells(_one_of_four(frame), columns, rows)
+    light = cv2.LUT(np.ascontiguousarray(frame), _LINEAR_16)
+    return _as_light(_one_of_four(_averaged(light, 2 * columns, 2 * rows)))
+
+
+def _one_of_four(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Every fourth pixel, on a lattice known as the rotated grid, half as many rows and columns of them."""
+    picked = np.empty((pixels.shape[0] // 2, pixels.shape[1] // 2, 3), pixels.dtype)
+    picked[0::2, 0::2] = pixels[0::4, 0::4]
+    picked[0::2, 1::2] = pixels[1::4, 2::4]
+    picked[1::2, 0::2] = pixels[2::4, 1::4]
+    picked[1::2, 1::2] = pixels[3::4, 3::4]
+    return picked
+
+
+def _averaged(light: NDArray[Any], columns: int, rows: int) -> NDArray[Any]:
+    if light.shape[:2] == (rows, columns):
+        return light
+    return np.asarray(cv2.resize(light, (columns, rows), interpolation=cv2.INTER_AREA))
+
+
+def _as_light(sixteen_bits: NDArray[Any]) -> Plane:
+    light: Plane = np.multiply(sixteen_bits, np.float32(1 / 65535), dtype=np.float32)
     return light
 
 

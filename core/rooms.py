@@ -23,6 +23,8 @@ CANCEL_FILE = "CANCEL"
 PAUSED_FILE = "PAUSED"
 """Present in a room: its daemons claim nothing."""
 
+_IS_CLIP = re.compile(CLIP_ID).fullmatch
+
 
 @dataclass
 class ClipFolder:
@@ -109,7 +111,7 @@ class Room:
     @property
     def ids(self) -> list[str]:
         """The clips that wait here, in no order. What is no clip (``.DS_Store``) is not seen."""
-        return [path.name for path in _clips_in(self.ready)]
+        return _ids_in(self.ready)
 
     @property
     def full(self) -> bool:
@@ -124,17 +126,19 @@ class Room:
         """The waiting clips: fewest attempts at this stage first, then priority, then age."""
         ids = self.ids
         self._known = {i: known for i in ids if (known := self._known.get(i))}
-        return sorted((self._look(i) for i in ids), key=lambda clip: (clip.rank, clip.clip_id))
+        folder = str(self.ready)
+        return sorted((self._look(folder, i) for i in ids), key=lambda clip: (clip.rank, clip.clip_id))
 
-    def _look(self, clip_id: str) -> Waiting:
+    def _look(self, folder: str, clip_id: str) -> Waiting:
         # A thousand may wait; clip.json is read again only when it is another file than last time.
-        path = self.ready / clip_id / CLIP_FILE
+        # A path as text, and no more of the system than one stat, is a tenth of the time.
+        path = f"{folder}/{clip_id}/{CLIP_FILE}"
         try:
-            info = path.stat()
+            info = os.stat(path)  # noqa: PTH116
             seen = (info.st_ino, info.st_mtime_ns)
             known = self._known.get(clip_id)
             if known is None or known[0] != seen:
-                clip = load(Clip, path)
+                clip = load(Clip, Path(path))
                 rank = clip.attempts.get(self.name, 0), -clip.entry.priority
                 known = self._known[clip_id] = (seen, Waiting(clip_id, rank, clip.entry.generation_params.model))
         except (OSError, Refused):  # claimed by another meanwhile, or broken: the claim will tell
@@ -210,5 +214,11 @@ class Worker:
 
 
 def _clips_in(folder: Path) -> list[Path]:
-    """The clips' folders in a folder, by name; a stray file is nobody's clip."""
-    return sorted(path for path in folder.iterdir() if re.fullmatch(CLIP_ID, path.name) and path.is_dir())
+    """The clips' folders in a folder, by name."""
+    return [folder / clip_id for clip_id in _ids_in(folder)]
+
+
+def _ids_in(folder: Path) -> list[str]:
+    """The names of the clips' folders in a folder, in order; a stray file is nobody's clip."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if _IS_CLIP(entry.name) and entry.is_dir())

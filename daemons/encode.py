@@ -9,6 +9,7 @@ from core.encode.batch import BatchQuality
 from core.encode.stage import make_video
 from core.encode.tryout import try_settings
 from core.home import Home
+from core.qa.delivered import judge_delivered, of_the_file
 from core.rooms import ClipFolder
 from core.settings import Settings
 from core.work import Report
@@ -29,19 +30,24 @@ class EncodeDaemon(StageDaemon):
         super().__init__(home, settings, worker, runtime)
 
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
-        """Encode and prove."""
-        clip = folder.clip
+        """Encode and prove; what changes the pictures after QA has them screened once more."""
+        clip, video = folder.clip, folder.path / delivery.VIDEO_FILE
         batch = BatchQuality(self.home.state / "quality", clip.batch_id)
         record = make_video(folder, self._rules, batch, report)
         self.tracker.track_video_operation(
             "transcode",
             clip,
             folder.image,
-            video_output=folder.path / delivery.VIDEO_FILE,
+            video_output=video,
             validation_results=record.proof.model_dump(mode="json"),
             frame_count=record.proof.frames,
         )
-        for finding in record.findings:
+        findings = record.findings
+        if clip.qa is not None and (filters := self._rules.filters):
+            fps, standard = clip.entry.generation_params.fps, self.settings.qa.standard
+            clip.qa = judge_delivered(clip.qa, video, fps, filters=filters, standard=standard, report=report)
+            findings = [*findings, *(reason for reason in clip.qa.reasons if of_the_file(reason))]
+        for finding in findings:
             self.log.warning("encode.finding", clip=clip.clip_id, code=finding.code, finding=finding.message)
         if (spread := batch.spread()) is not None:
             self.log.info(

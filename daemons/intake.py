@@ -11,7 +11,7 @@ from core.alerts import ServerAlerts
 from core.contract import ResultAck, load
 from core.disk import LOW, DiskGuard
 from core.drops import Settler
-from core.errors import BadSettings, DiskFull, DropreelError, ProcessFailed, Refused, Stopped
+from core.errors import BadSettings, DiskFull, DropreelError, ProcessFailed, Refused, Stopped, UnreadableClip
 from core.figures import DiskFigures, RoomFigures
 from core.home import Home
 from core.metrics import forget
@@ -35,7 +35,7 @@ STATUS_SECONDS = 5.0
 FORGET_SECONDS = 60.0
 """and looks for metrics of workers that are no longer."""
 RETRY_SECONDS = 30.0
-"""A batch that could not be read is tried again after so long."""
+"""A batch that could not be read, or a retry that could not be finished, is tried again after so long."""
 
 
 class IntakeDaemon(Daemon):
@@ -56,7 +56,6 @@ class IntakeDaemon(Daemon):
         self._trouble_until: dict[Path, float] = {}
         self.disk = DiskGuard(self.gpu.root, settings.disk, self.log, runtime.clock)
         self._held = ""
-        self._recovered = False
         self._pace = Pace(results_in(self.gpu), runtime.clock)
         self._status: ServerStatus | None = None
         self._rsync = _version_of(settings.transport.rsync)
@@ -82,11 +81,9 @@ class IntakeDaemon(Daemon):
         self.worker.close()
 
     def step(self) -> float:
-        """Let go of what the Mac has, take in what has arrived, then try again what failed QA."""
-        if not self._recovered:
-            self._recovered = True  # tried once: what cannot be tidied must not keep batches from being taken
-            self.admission.recover()
-        did = self._release()
+        """Finish what was cut off, let go of what the Mac has, take in what has arrived, try again what failed QA."""
+        did = self._resume()
+        did |= self._release()
         did |= self._finish()
         if self._must_wait():
             return IDLE
@@ -173,6 +170,23 @@ class IntakeDaemon(Daemon):
             self.tracker.track("intake", self.gpu.inbox, clip.parent, [clip.name], batch_id=clip.name.split("-")[0])
         return did
 
+    def _resume(self) -> bool:
+        """Finish the retries that were cut off. The trouble of one is its own; what cannot be read is set aside."""
+        did = False
+        for building in self.admission.unfinished():
+            if self._trouble_until.get(building, 0.0) > self.runtime.clock():
+                continue
+            self.runtime.breathe()
+            try:
+                self.admission.resume(building)
+                did = True
+            except UnreadableClip as error:
+                self.log.error("clip.unreadable", room="generate", folder=str(error.path), reason=str(error))
+            except (OSError, DropreelError) as error:
+                self.log.error("clip.trouble", clip=building.name, error=str(error), again_in=RETRY_SECONDS)
+                self._trouble_until[building] = self.runtime.clock() + RETRY_SECONDS
+        return did
+
     def _regenerate(self) -> bool:
         """Have clips that failed QA made again with the next seed, as often as the settings allow.
 
@@ -187,7 +201,6 @@ class IntakeDaemon(Daemon):
             except FileNotFoundError:  # an operator's retry took it this moment
                 continue
             except (OSError, DropreelError) as error:  # the others are made again all the same
-                self._recovered = False  # it may have left ``failed/``: the next step brings it on its way
                 trouble = trouble or error
                 continue
             did = True

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from core import fsops
 from core.contract import CLIP_ID, BatchAck, Clip, Manifest, Record, Rejection, VideoMeta, load
@@ -31,6 +31,10 @@ def _digest(path: Path) -> str:
 
 def _final_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(fsops.PART)]
+
+
+PUBLISHED = "clip.delivered"
+PLACED = "clip.received"
 
 
 class Halves(NamedTuple):
@@ -118,13 +122,24 @@ def check_released(halves: Halves) -> None:
                 assert outcome.clip_id in here | on_server, f"{outcome.clip_id} is nowhere"
 
 
+def check_once(said: Iterable[Mapping[str, Any]], *events: str) -> None:
+    """5: a run's result is published once, and put in its place once; ``said`` are the log events of all daemons.
+
+    Of a second time nothing else tells: it lies where the first lay. A kill between the act and its line hides one of
+    two at most here, so that both ``events`` are looked at: the server's line and the Mac's.
+    """
+    told = [(one["event"], one["clip"]) for one in said if one["event"] in (events or (PUBLISHED, PLACED))]
+    twice = sorted(f"{event} {clip}: {count} times" for (event, clip), count in Counter(told).items() if count > 1)
+    assert not twice, f"twice: {twice}"
+
+
 def check_at_rest(home: Home, dropped: dict[str, bytes], delivered: set[str], rejected: set[str]) -> None:
     """What must hold once all is done: where the clips ended, and that nothing is left behind."""
     check_always(home, dropped)
     mac, gpu = home.mac, home.gpu
     metas = [load(VideoMeta, path) for path in mac.results.rglob("*.video_meta.json")]
 
-    # 5: a run's result is published once.  6, 7: all clips end where they would have without the crash.
+    # 5: a drop has one result, see also check_once.  6, 7: all clips end where they would have without the crash.
     assert Counter(meta.entry.stem for meta in metas) == Counter(delivered)
     assert all(meta.outcome == "pass" for meta in metas), [(meta.outcome, meta.failure) for meta in metas]
     places = {path.parent.name for path in mac.rejected.rglob("*.png")}

@@ -58,6 +58,11 @@ class EncodeSettings(BaseModel):
         """``quality``, read."""
         return quality_of(self.quality)
 
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The keys by which pictures are changed after QA has seen them."""
+        return tuple(key for key, on in (("lut", self.lut is not None), ("deshake", self.deshake)) if on)
+
     def within(self, home: Path) -> Self:
         """These settings with the place of the LUT, if there is one, made absolute."""
         return self.model_copy(update={"lut": home / self.lut.expanduser()}) if self.lut else self
@@ -139,7 +144,6 @@ def compare_command(
     size: tuple[int, int],
     fps: int,
     *,
-    log: Path,
     every: int,
     threads: int,
     md5: bool = False,
@@ -147,7 +151,8 @@ def compare_command(
     """``decode_command``, and VMAF of ``every``-th picture against the raw RGB frames on stdin, in one pass.
 
     The frames go through the same filters as before the encoder, so that what these do is no error. Both sides are
-    compared pixel by pixel at the size of the clip. The scores are in ``log``, as JSON.
+    compared pixel by pixel at the size of the clip. The scores come on stderr, as CSV with a heading, a line a picture:
+    the disk may be full.
     """
     import ffmpeg
 
@@ -159,8 +164,8 @@ def compare_command(
         model=f"version={VMAF_MODEL}",
         n_subsample=every,
         n_threads=threads,
-        log_fmt="json",
-        log_path=str(log),
+        log_fmt="csv",
+        log_path="/dev/stderr",
     )
     both = ffmpeg.merge_outputs(_told(pictures[0], md5=md5), ffmpeg.output(scores, "pipe:2", format="null"))
     return _strings(ffmpeg.compile(both, cmd=[program, *_QUIET]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from core import fidelity, fsops, process
+from core import fidelity, fsops
 from core.encode.command import (
     VMAF_MODEL,
     EncodeSettings,
@@ -22,7 +22,8 @@ from core.encode.command import (
     has_vmaf,
 )
 from core.encode.encoders import ENCODERS
-from core.encode.proof import Decoding, Proof, prove
+from core.encode.proof import Decoding, Proof, ProofFailed, prove
+from core.encode.run import run_ffmpeg
 from core.frames import Frames
 from core.light import Frame
 from core.work import Report
@@ -31,6 +32,8 @@ SMALLEST = 32
 """Pixels. VMAF looks at four scales, and libvmaf dies of pictures that are too small for them."""
 _EVERY = 7, 3
 _ENOUGH = 24
+_MOST = 400
+"""Pictures whose scores fit into what ``core.process`` keeps of what a program says: 150 of 65,536 bytes each."""
 _MOST_THREADS = 4
 _LOW = 5.0
 
@@ -77,7 +80,10 @@ def every(count: int) -> int:
     Never five: encoders make their pictures in groups of one good and four cheap ones, and every fifth would always
     meet the same kind (measured: a point too high).
     """
-    return next((step for step in _EVERY if count // step >= _ENOUGH), 1)
+    step = next((step for step in _EVERY if count // step >= _ENOUGH), 1)
+    while count // step > _MOST:
+        step *= _EVERY[0]
+    return step
 
 
 def proved(
@@ -91,28 +97,26 @@ def proved(
     size, tag = (width, height), ENCODERS[settings.codec].tag
     if unmeasured(program, size):
         return prove(path, count, fps, size, report, tag=tag, md5s=md5s, limit=settings.limit_seconds), None
-    with scratch(path) as log:
-        command = _command(path, frames, fps, settings, log=log, md5=md5s is not None)
-        proof = prove(
-            path,
-            count,
-            fps,
-            size,
-            report,
-            tag=tag,
-            md5s=md5s,
-            decoding=Decoding(command, fed(frames)),
-            limit=settings.limit_seconds,
-        )
-        return proof, _scores(log)
+    said: list[str] = []
+    command = _command(path, frames, fps, settings, md5=md5s is not None)
+    proof = prove(
+        path,
+        count,
+        fps,
+        size,
+        report,
+        tag=tag,
+        md5s=md5s,
+        decoding=Decoding(command, fed(frames), said.append),
+        limit=settings.limit_seconds,
+    )
+    return proof, _scores(said[0])
 
 
 def score(path: Path, frames: Frames, fps: int, settings: EncodeSettings, report: Report) -> Scores:
     """The scores of a clip that nobody will deliver."""
-    with scratch(path) as log:
-        command = _command(path, frames, fps, settings, log=log, md5=False)
-        process.run(command, report, limit=settings.limit_seconds, stdin=fed(frames))
-        return _scores(log)
+    command = _command(path, frames, fps, settings, md5=False)
+    return _scores(run_ffmpeg(command, report, limit=settings.limit_seconds, stdin=fed(frames)).stderr)
 
 
 @contextlib.contextmanager
@@ -134,10 +138,10 @@ def first_frame(path: Path, before: Frame, settings: EncodeSettings, report: Rep
     program, limit = ffmpeg_program(), settings.limit_seconds
     height, width, _ = before.shape
     with scratch(path) as after, scratch(path) as coloured:
-        process.run(first_command(program, path.absolute(), after), report, limit=limit)
+        run_ffmpeg(first_command(program, path.absolute(), after), report, limit=limit)
         if settings.lut:
             command = coloured_command(program, settings, (width, height), coloured)
-            process.run(command, report, limit=limit, stdin=fed([before]))
+            run_ffmpeg(command, report, limit=limit, stdin=fed([before]))
             before = np.fromfile(coloured, np.uint8).reshape(before.shape)
         found = fidelity.fidelity(np.fromfile(after, np.uint8).reshape(before.shape), before)
     return FirstFrame(ssim=round(found.ssim, 4), psnr=round(found.psnr, 2))
@@ -148,16 +152,18 @@ def fed(frames: Iterable[Frame]) -> Iterator[memoryview]:
     return (np.ascontiguousarray(frame).data for frame in frames)
 
 
-def _command(path: Path, frames: Frames, fps: int, settings: EncodeSettings, *, log: Path, md5: bool) -> list[str]:
+def _command(path: Path, frames: Frames, fps: int, settings: EncodeSettings, *, md5: bool) -> list[str]:
     count, height, width, _ = frames.shape
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     return compare_command(ffmpeg_program(), settings, path.absolute(), (width, height), fps,
-                           log=log, every=every(count), threads=threads, md5=md5)  # fmt: skip
+                           every=every(count), threads=threads, md5=md5)  # fmt: skip
 
 
-def _scores(log: Path) -> Scores:
-    found = json.loads(log.read_bytes())["frames"]
-    scores = np.array([picture["metrics"]["vmaf"] for picture in found])
+def _scores(said: str) -> Scores:
+    lines = said[said.find("Frame,") :].splitlines() if "Frame," in said else []
+    scores = np.array([float(picture["vmaf"]) for picture in csv.DictReader(lines)])
+    if not scores.size:
+        raise ProofFailed([f"VMAF has no scores: {said.strip()[-1000:] or 'ffmpeg said nothing'}"])
     return Scores(
         mean=round(float(scores.mean()), 2), low=round(float(np.percentile(scores, _LOW)), 2), pictures=len(scores)
     )

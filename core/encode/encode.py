@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from core import fsops, process
+from core import fsops
 from core.encode.command import EncodeSettings, encode_command, ffmpeg_program, ffmpeg_version
 from core.encode.compare import FirstFrame, Scores, fed, first_frame, proved, scale_of, unmeasured
 from core.encode.encoders import ENCODERS
 from core.encode.proof import Decoded, Proof, ProofFailed, prove
 from core.encode.quality import COLD, MOST_PROBES, Search, sample, search, try_out
+from core.encode.run import run_ffmpeg
 from core.encode.target import CRF_MIN, Quality
-from core.errors import DiskFull, Finding, ProcessFailed, Refused
+from core.errors import Finding, Refused
 from core.frames import Frames
 from core.work import Report
 
@@ -130,10 +129,8 @@ def encode(
         )
         report(1.0)
         fsops.publish(part, out)
-    except BaseException as error:
+    except BaseException:
         fsops.remove(part)
-        if isinstance(error, ProcessFailed) and _found_full(error):
-            raise DiskFull from error
         raise
     return record
 
@@ -192,13 +189,8 @@ def _run(command: list[str], frames: Frames, settings: EncodeSettings, report: R
         return min(1.0, int(value) / len(frames)) if key == "frame" else None
 
     on_line = progress if signs else decoded
-    process.run(command, report, limit=settings.limit_seconds, stdin=fed(frames), on_line=on_line)
+    run_ffmpeg(command, report, limit=settings.limit_seconds, stdin=fed(frames), on_line=on_line)
     return None if signs else decoded.sums
-
-
-def _found_full(error: ProcessFailed) -> bool:
-    """Whether a full disk is what ffmpeg died of."""
-    return any(os.strerror(number) in error.stderr for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _first(part: Path, frames: Frames, settings: EncodeSettings, report: Report) -> FirstFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from core import process
 from core.encode import mp4
 from core.encode.command import decode_command, ffmpeg_program
+from core.encode.run import run_ffmpeg
 from core.errors import DropreelError, ProcessFailed
 from core.work import Report
+
+_SCORES = re.compile(r"^(Frame|\d+),.*\n?", re.MULTILINE)
 
 
 class ProofFailed(DropreelError):
@@ -46,6 +49,8 @@ class Decoding(NamedTuple):
 
     command: list[str]
     stdin: Iterable[memoryview] | None
+    heard: Callable[[str], object] = str
+    """Is given what it says on stderr, where it ends well."""
 
 
 def prove(
@@ -65,7 +70,7 @@ def prove(
     Where the encoder signs no pictures, ``md5s`` are what its own came to as they were made. ``decoding`` takes the
     place of ``decode_command`` where the pictures are wanted for something else besides.
 
-    Raises ``ProofFailed``, which names all that is wrong, and whatever ``report`` raises.
+    Raises ``ProofFailed``, which names all that is wrong, ``DiskFull``, and whatever ``report`` raises.
     """
     try:
         movie = mp4.read(path)
@@ -84,9 +89,9 @@ def prove(
         command = decode_command(ffmpeg_program(), path.absolute(), md5=md5s is not None)
         decoding = Decoding(command, None)
     try:
-        process.run(decoding.command, report, limit=limit, stdin=decoding.stdin, on_line=decoded)
+        said = run_ffmpeg(decoding.command, report, limit=limit, stdin=decoding.stdin, on_line=decoded)
     except ProcessFailed as error:
-        wrong.append(f"picture {len(decoded.times)} cannot be decoded: {error.stderr.strip()[-1000:] or error}")
+        wrong.append(f"picture {len(decoded.times)} cannot be decoded: {_complaint(error)}")
     else:
         wrong += _differences(
             ("decoded size", size, decoded.size),
@@ -97,6 +102,7 @@ def prove(
             wrong += _differences(("first picture that is not what the encoder made", None, decoded.first_other(md5s)))
     if wrong:
         raise ProofFailed(wrong)
+    decoding.heard(said.stderr)
     return Proof(
         frames=frames,
         fps=fps,
@@ -138,6 +144,11 @@ class Decoded:
     def first_other(self, sums: Sequence[str]) -> int | None:
         """The first picture whose checksum is another."""
         return next((n for n, (own, other) in enumerate(zip_longest(self.sums, sums)) if own != other), None)
+
+
+def _complaint(error: ProcessFailed) -> object:
+    """What ffmpeg says of a failure; scores that it gives beside that are none of it."""
+    return _SCORES.sub("", error.stderr).strip()[-1000:] or error
 
 
 def _differences(*facts: tuple[str, object, object]) -> list[str]:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from core import process
 from core.encode.command import EncodeSettings, encode_command, ffmpeg_program
 from core.encode.compare import fed, score, scratch
+from core.encode.run import run_ffmpeg
 from core.encode.target import CRF_MAX, CRF_MIN, Quality
 from core.frames import Frames
 from core.work import Report
@@ -114,10 +114,10 @@ def sample(frames: Frames, fps: int) -> Frames:
 def try_out(crf: float, frames: Frames, fps: int, settings: EncodeSettings, report: Report, *, beside: Path) -> float:
     """What the frames score when they are encoded with a factor, in a file that is gone afterwards, ``beside`` another.
 
-    Raises ``ProcessFailed`` and what ``report`` does.
+    Raises ``DiskFull``, ``ProcessFailed`` and what ``report`` does.
     """
     size = frames.shape[2], frames.shape[1]
     with scratch(beside) as clip:
         command = encode_command(ffmpeg_program(), settings, size, fps, clip, quality=Quality("crf", crf))
-        process.run(command, lambda _: report(0.0), limit=settings.limit_seconds, stdin=fed(frames))
+        run_ffmpeg(command, lambda _: report(0.0), limit=settings.limit_seconds, stdin=fed(frames))
         return score(clip, frames, fps, settings, lambda _: report(0.5)).mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core import frames
+from core import frames, fsops
 from core.delivery import VIDEO_FILE
 from core.encode.batch import BatchQuality, Ended
 from core.encode.command import EncodeSettings
@@ -20,14 +20,15 @@ def make_video(folder: ClipFolder, settings: EncodeSettings, batch: BatchQuality
     fps, out = folder.clip.entry.generation_params.fps, folder.path / VIDEO_FILE
     if settings.target.kind != "vmaf":
         return encode(pictures, fps, out, settings, report)
-    like = _like(pictures, settings)
-    record = encode(pictures, fps, out, settings, report, start=batch.last_crf(like))
-    batch.add(Ended(clip=folder.clip.clip_id, like=like, crf=record.quality.crf, vmaf=record.quality.vmaf))
+    kind = kind_of(pictures, settings)
+    record = encode(pictures, fps, out, settings, report, start=batch.last_crf(kind))
+    batch.add(Ended(clip=folder.clip.clip_id, like=kind, crf=record.quality.crf, vmaf=record.quality.vmaf))
     return record
 
 
-def _like(pictures: frames.Frames, settings: EncodeSettings) -> str:
+def kind_of(pictures: frames.Frames, settings: EncodeSettings) -> str:
     """What two clips must have in common for the factor of the one to tell something of the other's."""
     size = f"{pictures.shape[2]}x{pictures.shape[1]}"
-    told = settings.model_dump_json(include={"codec", "preset", "quality", "deshake", "lut"})
-    return f"{size} {told}"
+    told = settings.model_dump_json(include={"codec", "preset", "quality", "deshake"})
+    colours = fsops.hash_file(settings.lut) if settings.lut else ""  # another LUT may come under the same name
+    return f"{size} {told} {colours}".rstrip()

@@ -1,6 +1,6 @@
 """Screens frames for flashes that could provoke a photosensitive seizure, after the trace24 text.
 
-A frame is averaged into cells, a cell's transitions are found against the frames just before, and every
+A frame is looked at in cells, a cell's transitions are found against the frames just before, and every
 position of a window counts those that alternate and are wide enough. The rule, each decision taken where it is
 open, and the reasons are in ``docs/explanation/flashes.md``. It is a screen, not a certification.
 """
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.light import XYZ, Frame, Plane, linear_cells, luminance
+from core.light import XYZ, Frame, Plane, linear_samples, luminance
 from core.qa.inspector import Place
 from core.qa.thresholds import Standard
 
@@ -126,8 +126,8 @@ class Screening:
         self._shape: tuple[int, ...] = ()
         self._channels: tuple[_Channel, ...] = ()
 
-    def add(self, frame: Frame) -> Plane:
-        """Take the next frame, and say how bright its cells are: relative luminance, 0..1, ``(rows, columns)``.
+    def add(self, frame: Frame) -> None:
+        """Take the next frame.
 
         Raises ``ValueError`` if it is not uint8 RGB of the first one's size.
         """
@@ -142,12 +142,10 @@ class Screening:
             )
         if frame.shape != self._shape:
             raise ValueError(f"Frame {self._frames} is {frame.shape}, the first was {self._shape}.")
-        light = linear_cells(frame, self._grid.columns, self._grid.rows)
-        level = luminance(light)
-        self._channels[0].add(level)
+        light = linear_samples(frame, self._grid.side)
+        self._channels[0].add(luminance(light))
         self._channels[1].add(light)
         self._frames += 1
-        return level
 
     def counts(self) -> dict[Kind, int]:
         """The most transitions of each kind that any window has seen within the second that ends now.
@@ -171,13 +169,14 @@ class Screening:
 
 
 class _Grid:
-    """The cells that a frame is averaged into, and the window that slides over them."""
+    """The cells that a frame is looked at in, and the window that slides over them."""
 
     def __init__(self, width: int, height: int, standard: Standard) -> None:
         scale = min(REFERENCE[0] / width, REFERENCE[1] / height)
         side = 1  # of a cell, in pixels; powers of two divide the usual frames
         while 2 * side * scale < CELL[standard]:
             side *= 2
+        self.side = side
         self.columns, self.rows = max(1, round(width / side)), max(1, round(height / side))
         cell_width, cell_height = width * scale / self.columns, height * scale / self.rows
         window_width, window_height = WINDOW[standard] or (width * scale, height * scale)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import Finding
-from core.light import Frame, Plane
+from core.light import Frame, Plane, linear_cells, luminance
 
 DETAILED_SIDE = 128
 """Pixels of a frame's longer side: in a smaller one there is too little to tell movement and light by."""
@@ -33,9 +33,9 @@ class Seen:
     number: int
     """From 0."""
     frame: Frame
-    """``(H, W, 3)``; it does not change before the next one is seen."""
+    """``(H, W, 3)``; it does not change before the next one has been seen."""
     level: Plane
-    """Relative luminance of its cells, 0..1, ``(rows, columns)`` as the flash screen has them."""
+    """Relative luminance of each pixel of ``picture``, 0..1."""
     picture: Frame
     """The frame, halved by area until it is no longer than ``SMALL_SIDE``: halves are made in no time."""
     small: Grey
@@ -48,7 +48,7 @@ class Seen:
         return bool(max(height, width) >= DETAILED_SIDE and min(height, width) >= DETAILED_SIDE // 4)
 
     @classmethod
-    def of(cls, number: int, frame: Frame, level: Plane) -> Seen:
+    def of(cls, number: int, frame: Frame) -> Seen:
         """Reduce a frame."""
         picture = frame
         while max(picture.shape[:2]) > SMALL_SIDE:
@@ -56,6 +56,7 @@ class Seen:
             picture = np.asarray(cv2.resize(picture, half, interpolation=cv2.INTER_AREA), np.uint8)
         if picture is frame:  # which may be overwritten once the next one has been seen
             picture = frame.copy()
+        level = luminance(linear_cells(picture, picture.shape[1], picture.shape[0]))
         return cls(number, frame, level, picture, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8))
 
 

@@ -50,7 +50,7 @@ def contact_sheet(
     rows = math.ceil(len(pictures) / columns)
     width = max(left + columns * cell[0], _PLOT_WIDTH)
     top = _MARGIN + max(rows * cell[1], 0 if beside is None else beside.height + 2 * _LINE)
-    traces = traces[:MOST_TRACES]
+    traces = sorted(traces, key=_is_kept)[:MOST_TRACES]
     sheet = Image.new("RGB", (width, top + len(traces) * (HEIGHT + _MARGIN)), PAPER)
     draw = ImageDraw.Draw(sheet)
     if beside is not None:
@@ -68,6 +68,11 @@ def contact_sheet(
     png = io.BytesIO()
     sheet.save(png, "PNG", compress_level=6)
     return png.getvalue()
+
+
+def _is_kept(trace: Trace) -> bool:
+    """Whether a trace stays within its limit: what breaks one must not be missing on the sheet."""
+    return trace.limit is not None and not any(value > trace.limit for value in trace.values)
 
 
 def _thumbnail(moment: Moment) -> Image.Image:

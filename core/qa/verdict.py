@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from core import fsops
 from core.contract import QaReport
 from core.errors import Finding
-from core.light import Frame, Plane
+from core.light import Frame
 from core.qa.achieved import achieved_path, judge_path
 from core.qa.beginning import Beginning
 from core.qa.exposure import LUMINANCE, Exposure
@@ -33,6 +34,8 @@ from core.work import Report, unwatched
 
 SHEET = "qa_sheet.png"
 
+AHEAD = 3
+"""Frames that inspectors may lag behind: some cost them twice as much as others. They look at the one before, too."""
 _PATH_SHARE = 0.2
 """Of the time of judging, where the camera must be found in the keyframe."""
 
@@ -40,7 +43,7 @@ _PATH_SHARE = 0.2
 class Pictures(Protocol):
     """A clip that lies elsewhere: its frames in order, from the first, as often as asked.
 
-    A frame may be overwritten once three more have been taken. ``operator.length_hint`` may tell how many there are.
+    A frame may be overwritten once five more have been taken. ``operator.length_hint`` may tell how many there are.
     """
 
     def __iter__(self) -> Iterator[Frame]: ...
@@ -95,7 +98,7 @@ def _inspect(
 ) -> list[Inspection]:
     """Go once through all frames, and say for each inspector, and for the screening, what it has found.
 
-    The inspectors look at a frame in a thread of their own while the next one is screened for flashes: each sees the
+    The inspectors look at a frame in a thread of their own while the next ones are screened for flashes: each sees the
     frames in order, so nothing depends on which is quicker.
     """
     shape = None if planned.first is None else planned.first.shape
@@ -103,19 +106,19 @@ def _inspect(
     expected = planned.frames or length_hint(frames) or 1
     counts: list[dict[Kind, int]] = []
     with ThreadPoolExecutor(1, "inspectors") as beside:
-        seen: Future[None] | None = None
+        behind: deque[Future[None]] = deque()
         for frame in frames:
             fault = _format_fault(frame, shape)
             if fault is not None:
                 return [Inspection([Found(fault)])]
             shape = frame.shape
-            level = screening.add(frame)
+            screening.add(frame)
             counts.append(screening.counts())
-            if seen is not None:
-                seen.result()
-            seen = beside.submit(_see, inspectors, len(counts) - 1, frame, level)
+            behind.append(beside.submit(_see, inspectors, Seen.of(len(counts) - 1, frame)))
+            if len(behind) > AHEAD:
+                behind.popleft().result()
             report(min(1.0, len(counts) / expected) * share)
-        if seen is not None:
+        for seen in behind:
             seen.result()
     if not counts:
         planned_for = "" if planned.frames is None else f"; {planned.frames} are planned"
@@ -131,8 +134,7 @@ def _inspect(
     return [*said, flashes]
 
 
-def _see(inspectors: Sequence[Inspector], number: int, frame: Frame, level: Plane) -> None:
-    seen = Seen.of(number, frame, level)
+def _see(inspectors: Sequence[Inspector], seen: Seen) -> None:
     for inspector in inspectors:
         inspector.add(seen)
 

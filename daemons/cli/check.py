@@ -46,7 +46,8 @@ def check(
     name. What was given is not touched, and nothing is overwritten. **Exit status:** 0, or 1 where something would be
     rejected and was not fixed.
     """
-    settings, folders = load_settings(home) if (home / SETTINGS_FILE).is_file() else (Settings(), None)
+    in_a_home = home != HERE or (home / SETTINGS_FILE).is_file()  # one that was named must be there
+    settings, folders = load_settings(home) if in_a_home else (Settings(), None)
     for path in paths:
         if not path.exists():
             raise DropreelError(f"There is no {path}.")

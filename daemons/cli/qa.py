@@ -16,11 +16,11 @@ from rich.text import Text
 from core import fsops, image
 from core.camera import Camera
 from core.contract import QaReport
-from core.errors import DropreelError, OutsideZone
+from core.errors import DropreelError, Finding, OutsideZone
 from core.footage import Footage
 from core.light import Frame
 from core.motion import FULL, fit
-from core.qa.flashes import LIMIT
+from core.qa.flashes import LIMIT, MAX_FPS
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds, Standard
 from core.qa.verdict import SHEET, judge
@@ -50,7 +50,7 @@ def qa(
     home: LenderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge videos as finished clips are judged: flashes, flash frames and cuts, and whatever else shows by itself.
+    """Judge videos as finished clips are judged: flashes, cuts, flicker, jumps, warps, boiling and drift.
 
     A video is only read. It is flagged where a person should look, and fails where it is broken. What needs the plan
     of a clip, such as whether the camera keeps to its path, is not judged. **Exit status:** 0 where all pass, 1 where
@@ -85,6 +85,9 @@ def _judged(file: Path, keyframe: Frame | None, limits: QaThresholds, evidence: 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
     watched = console if console.is_terminal else Console(quiet=True)
     with Footage(_there(file)) as footage, Progress(*columns, console=watched, transient=True) as progress:
+        if footage.fps > MAX_FPS:
+            raise DropreelError(f"{file} shows {float(footage.fps):g} pictures a second, and flashes are defined up to "
+                                f"{MAX_FPS}. Bring it to the rate at which it is watched.")  # fmt: skip
         task = progress.add_task(file.name, total=1.0)
         first = None
         if keyframe is not None:
@@ -94,7 +97,8 @@ def _judged(file: Path, keyframe: Frame | None, limits: QaThresholds, evidence: 
         def show(fraction: float) -> None:
             progress.update(task, completed=fraction)
 
-        report = judge(footage, footage.fps, Planned(first=first), limits, evidence=evidence, report=show)
+        flags = list(_beyond(footage))
+        report = judge(footage, footage.fps, Planned(first=first), limits, flags=flags, evidence=evidence, report=show)
         width, height = footage.size
         seconds = round(footage.seconds, 3)
         return {
@@ -105,12 +109,24 @@ def _judged(file: Path, keyframe: Frame | None, limits: QaThresholds, evidence: 
         }
 
 
+def _beyond(footage: Footage) -> Iterator[Finding]:
+    """What the video is that QA cannot look at as it is shown: it may flash, and nothing of that be found."""
+    if footage.hdr:
+        yield Finding(code="hdr", severity="warning",
+                      message="It is HDR, or of BT.2020's colours, and was judged as if its codes were SDR: brightness "
+                              "and flashes may be misjudged.",
+                      remedy="Convert it to SDR of BT.709, and judge that.")  # fmt: skip
+    if footage.interlaced:
+        yield Finding(code="interlaced", severity="warning",
+                      message="It is interlaced, and was judged by whole pictures: what flashes from field to field "
+                              "may be missed.",
+                      remedy="Make a frame of every field, and judge that.")  # fmt: skip
+
+
 def _notes(footage: Footage, report: QaReport) -> Iterator[str]:
     """What is worth knowing about how the video was looked at."""
     if footage.varies:
         yield f"Its rate varies: it was looked at with {footage.fps} frames a second, pictures held until the next."
-    if footage.hdr:
-        yield "It is HDR, and was judged as if its codes were SDR: brightness and flashes may be misjudged."
     if report.measures.get("frames") == 1:
         yield "It has one frame only: nothing can flash."
 
@@ -141,6 +157,8 @@ def _show(file: Path, told: dict[str, Any]) -> None:
 
 
 def _there(path: Path) -> Path:
+    if path.is_dir():
+        raise DropreelError(f"{path} is a folder. Name the files in it.")
     if not path.is_file():
         raise DropreelError(f"There is no file {path}.")
     return path

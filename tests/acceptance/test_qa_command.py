@@ -82,6 +82,31 @@ def test_it_speaks_to_a_person_and_goes_on_after_a_file_that_is_none(tmp_path: P
     assert list(protected.iterdir()) == []
 
 
+def test_what_cannot_be_looked_at_as_it_is_shown_does_not_pass(tmp_path: Path) -> None:
+    grey = "-f", "lavfi", "-t", "0.2", "-i", "color=gray:s=64x64:r=2000"
+    slow = "fps=25,format=yuv420p10le,setparams="
+    whole = made(tmp_path / "whole.mkv", *grey, "-vf", "fps=25", "-c:v", "ffv1")
+    fast = made(tmp_path / "fast.mp4", *grey, "-c:v", "libx264")
+    hdr = [
+        made(tmp_path / f"{name}.mov", *grey, "-vf", f"{slow}{words}", "-c:v", "prores_ks")
+        for name, words in (
+            ("pq", "color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc"),
+            ("wide", "color_trc=bt2020-10:color_primaries=bt2020:colorspace=bt2020nc"),
+        )
+    ]
+    fields = made(tmp_path / "fields.mp4", *grey, "-vf", "fps=50,tinterlace=interleave_top,setfield=tff", "-c:v",
+                  "libx264", "-flags", "+ilme+ildct")  # fmt: skip
+    status, text, err = dropreel("qa", *map(str, (fast, whole, *hdr, fields)), "--json")
+    assert (status, err) == (1, "")
+    said = json.loads(text)
+    assert said[str(fast)]["verdict"] is None
+    assert "2000 pictures a second, and flashes are defined up to 1000" in said[str(fast)]["error"]
+    assert said[str(whole)]["verdict"] == "pass"
+    for path, code in (*((path, "hdr") for path in hdr), (fields, "interlaced")):
+        assert [(r["code"], r["severity"]) for r in said[str(path)]["reasons"]] == [(code, "warning")], path
+        assert said[str(path)]["verdict"] == "flag"
+
+
 def test_a_varying_rate_is_brought_to_an_even_one_in_which_nothing_is_lost(tmp_path: Path) -> None:
     grey = "color=black:s=64x64:r=30,geq=lum='16+8*N':cb=128:cr=128"
     every = film(tmp_path / "every.mp4", scene=grey, seconds=0.8)
@@ -106,6 +131,7 @@ def test_a_varying_rate_is_brought_to_an_even_one_in_which_nothing_is_lost(tmp_p
         ([Fraction(1, 400), Fraction(1, 10)] * 9, Fraction(120), True),
         ([Fraction(1, 25)], Fraction(25), False),
         ([Fraction(10)] * 4, Fraction(1, 10), False),
+        ([Fraction(1, 90000)], Fraction(120), False),
     ],
 )
 def test_the_rate_of_a_file_is_that_of_its_pictures(steps: list[Fraction], fps: Fraction, varies: bool) -> None:
@@ -133,7 +159,7 @@ def test_odd_files_are_looked_at_as_they_are_shown(tmp_path: Path) -> None:
     assert np.abs(frames[2].astype(int) - 128).max() <= 2
 
 
-def test_a_frame_lasts_until_three_more_were_taken(tmp_path: Path) -> None:
+def test_a_frame_lasts_until_five_more_were_taken(tmp_path: Path) -> None:
     with Footage(film(tmp_path / "in.mp4", seconds=1)) as footage:
         lent, kept = [], []
         for frame in footage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import errno
 import hashlib
 import heapq
@@ -22,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from core.contract import BATCH_ID_FORMAT
 from core.errors import Refused
 from core.home import MANIFEST_FILE, STAGES, GpuHalf, MacHalf
 from tests.acceptance.processes import SMALL
@@ -53,8 +55,8 @@ PATIENCE = 3.0
 """Seconds an act waits for its moment: for a file in flight, for somebody who is connected."""
 PATIENCE_FOR_HOLDER = 1.0, 8.0
 """The same for a worker that holds a clip: in one room, and in any."""
-BY_HAND = "20250101_{:06d}"
-"""A batch that somebody puts into the server's inbox; before any clock of these machines."""
+BY_HAND = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+"""The first batch that somebody puts into the server's inbox, as its id says; before any clock of these machines."""
 
 
 @dataclass
@@ -221,7 +223,7 @@ class Conductor:
         number = len(self.drops)
         name = f"hand{number:04d}"
         image = picture(number, SIZE)
-        batch = self.gpu_half.inbox / BY_HAND.format(number)
+        batch = self.gpu_half.inbox / f"{BY_HAND + dt.timedelta(seconds=number):{BATCH_ID_FORMAT}}"
         motion = {"type": "zoom_in", "start_rect": SIDECAR["start_frame"], "end_rect": SIDECAR["end_frame"],
                   "duration_sec": SIDECAR["duration_sec"]}  # fmt: skip
         params = {"model": MODEL, "fps": 10, "seed": dice.randrange(1 << 31), "width": 128, "height": 64}

@@ -563,10 +563,11 @@ def test_a_worker_breathes_while_prompts_are_encoded_and_while_it_waits_for_what
         return wait
 
     monkeypatch.setattr(Generator, "encode", until_it_breathes(Generator.encode))
+    monkeypatch.setattr(generate, "prepare", until_it_breathes(stage.prepare))
     monkeypatch.setattr(generate, "keep", until_it_breathes(stage.keep))
     worker_of(house).runtime.every(0.0, "breath", breathed.set)
     house.rest()
-    assert waits == ["encode"] + ["keep"] * 4
+    assert sorted(waits) == ["encode"] + ["keep"] * 4 + ["prepare"] * 4
     assert base_frames(house) == undisturbed
 
 

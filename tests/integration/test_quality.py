@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import itertools
+import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core import frames, process
+from core import frames, fsops, process
+from core.contract import QaReport
 from core.encode import mp4
 from core.encode.command import EncodeSettings, decode_command, encode_command, ffmpeg_program
 from core.encode.compare import first_frame, proved
 from core.encode.encode import MISSED, EncodeRecord, encode
 from core.encode.proof import ProofFailed, prove
 from core.encode.tryout import try_settings
-from core.errors import BadSettings
+from core.errors import BadSettings, DiskFull, ProcessFailed
+from core.qa.delivered import judge_delivered
+from core.qa.flashes import screen
+from core.rooms import FRAMES_FILE, ClipFolder
 from core.work import unwatched
-from tests.house import TINY, House, picture
+from tests.house import SIDECAR, TINY, House, picture
 from tests.integration.test_encode import HEIGHT, WIDTH, a_move, decoded
 
 FPS, COUNT = 30, 60
@@ -111,18 +118,24 @@ def test_bits_a_second(tmp_path: Path) -> None:
     assert record.quality.vmaf is not None
 
 
-def without_vmaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, an ffmpeg that was built without libvmaf, like some there are."""
-    wrapper = tmp_path / "ffmpeg"
-    wrapper.write_text(f"""#!/bin/sh
-case "$*" in
-*filter=libvmaf*) echo "Unknown filter 'libvmaf'."; exit 0;;
-*libvmaf=*) exit 1;;
-esac
-exec '{ffmpeg_program()}' "$@"
-""")
+def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *cases: str) -> None:
+    """From now on, an ffmpeg that does something else, or before, where its arguments hold certain words."""
+    wrapper = tmp_path / "bin" / "ffmpeg"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        "\n".join(["#!/bin/sh", 'case "$*" in', *cases, "esac", f"exec '{ffmpeg_program()}' \"$@\"", ""])
+    )
     wrapper.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(wrapper))
+
+
+def without_vmaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, an ffmpeg that was built without libvmaf, like some there are."""
+    wrapped(
+        tmp_path, monkeypatch,
+        """*filter=libvmaf*) echo "Unknown filter 'libvmaf'."; exit 0;;""",
+        "*libvmaf=*) exit 1;;",
+    )  # fmt: skip
 
 
 def test_without_libvmaf_the_record_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +152,31 @@ def test_pictures_too_small_for_vmaf_are_made_all_the_same(tmp_path: Path) -> No
     _, record = made(tmp_path, a_move(4, 16, 16), EncodeSettings())
     assert record.quality.vmaf is None
     assert "32 pixels" in record.quality.scale
+
+
+# A full disk.
+
+FULL = 'echo "Error writing trailer: No space left on device" >&2; exit 228;;'
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_full_disk_in_the_proof_is_no_broken_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compare: bool
+) -> None:
+    wrapped(tmp_path, monkeypatch, f"*framecrc*) {FULL}")
+    out = tmp_path / "out" / "clip.mp4"
+    out.parent.mkdir()
+    with pytest.raises(DiskFull):
+        encode(a_move(3), FPS, out, EncodeSettings(quality="crf:28"), unwatched, compare=compare)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_proof_and_scores_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor can what is not written be cut short."""
+    wrapped(tmp_path, monkeypatch, "*libvmaf=*) ulimit -f 0;;")
+    _, record = made(tmp_path, a_move(6), EncodeSettings(quality="crf:18"))
+    assert record.quality.vmaf is not None
+    assert record.quality.vmaf > 80
 
 
 # The first frame.
@@ -234,6 +272,31 @@ def test_what_works_is_not_refused() -> None:
     try_settings(H264)
 
 
+@pytest.mark.parametrize(
+    ("case", "error"),
+    [("*libx264*) kill -9 $$;;", ProcessFailed), (f"*libx264*) {FULL}", DiskFull)],
+    ids=["killed", "full disk"],
+)
+def test_what_says_nothing_of_the_settings_is_not_held_against_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, error: type[Exception]
+) -> None:
+    """Bad settings end a daemon for good."""
+    wrapped(tmp_path, monkeypatch, case, case.replace("libx264", "lut3d"))
+    with pytest.raises(error):
+        try_settings(H264)
+    with pytest.raises(error):
+        try_settings(EncodeSettings(lut=a_lut(tmp_path / "grade.cube")))
+
+
+def test_no_room_for_a_try_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(DiskFull):
+        try_settings(H264)
+
+
 # A LUT.
 
 
@@ -261,6 +324,12 @@ def test_colours_go_through_a_lut_and_are_compared_behind_it(tmp_path: Path) -> 
     assert record.quality.vmaf > 90
     assert record.lut_sha256 is not None
     assert len(record.lut_sha256) == 64
+    passed = judge_delivered(
+        QaReport(verdict="pass", screened=""), out, FPS, filters=["lut"], standard="trace24", report=unwatched
+    )
+    assert (passed.verdict, passed.reasons) == ("pass", [])
+    assert passed.measures == {"file_luminance_transitions": 0, "file_red_transitions": 0}
+    assert passed.screened == "screened against trace24, and the file again after lut; not a certification"
 
 
 @pytest.mark.parametrize("content", [None, "", "no table\n", "LUT_3D_SIZE 3\n0 0 0\n1 1 1\n"])
@@ -269,6 +338,51 @@ def test_a_lut_that_is_none_is_named(tmp_path: Path, content: str | None) -> Non
         (tmp_path / "grade.cube").write_text(content)
     with pytest.raises(BadSettings, match=r"\[encode\] lut: .*grade\.cube"):
         try_settings(EncodeSettings(lut=tmp_path / "grade.cube"))
+
+
+def a_contrast(path: Path) -> Path:
+    """Three times the distance from the middle grey."""
+    steps = [min(1.0, max(0.0, 0.5 + 3 * (step / 32 - 0.5))) for step in range(33)]
+    rows = [f"{red:.6f} {green:.6f} {blue:.6f}" for blue, green, red in itertools.product(steps, repeat=3)]
+    path.write_text("\n".join(["LUT_3D_SIZE 33", *rows, ""]))
+    return path
+
+
+def test_a_clip_that_only_flashes_behind_the_lut_is_flagged(tmp_path: Path) -> None:
+    """Two greys that QA lets pass, as the file shows them; the file is what is delivered."""
+    changes = ("fps = 10", "fps = 30"), ("[encode]", '[encode]\nlut = "grade.cube"')
+    settings = functools.reduce(lambda text, change: text.replace(*change), changes, TINY)
+    house = House(tmp_path / "home", settings)
+    a_contrast(house.home.root / "grade.cube")
+    house.start("keyframes", "courier", "intake", "generate", "interpolate", "qa")
+    house.drop("clip", picture(), SIDECAR | {"duration_sec": 1.2})
+    house.rest()
+    house.stop()
+    [waiting] = (house.home.gpu.rooms / "encode" / "ready").iterdir()
+    assert ClipFolder.open(waiting).clip.qa is not None
+    greys = np.array([118, 138], np.uint8).repeat(3)
+    pictures = frames.open(waiting / FRAMES_FILE)
+    shape = pictures.shape
+    with frames.create(waiting / "greys", shape[0], (shape[2], shape[1])) as out:
+        for number in range(shape[0]):
+            out[number] = greys[number % 6]
+    fsops.remove(waiting / FRAMES_FILE)
+    fsops.move(waiting / "greys", waiting / FRAMES_FILE)
+    assert screen(frames.open(waiting / FRAMES_FILE), 30).passed
+    house.start("encode", "courier")
+    house.rest()
+    house.stop()
+    [meta] = house.metas().values()
+    assert meta.outcome == "flag"
+    assert meta.qa is not None
+    [reason] = meta.qa.reasons
+    assert (reason.code, reason.severity, reason.field) == ("photosensitive_luminance", "warning", "encode.lut")
+    assert reason.value == meta.qa.measures["file_luminance_transitions"] == 10
+    assert meta.qa.screened == "screened against trace24, and the file again after lut; not a certification"
+    assert [event["code"] for event in house.said("encode.finding")] == ["photosensitive_luminance"]
+    [clip] = house.home.mac.results.rglob("*.mp4")
+    again = judge_delivered(meta.qa, clip, 30, filters=["lut"], standard="trace24", report=unwatched)
+    assert again == meta.qa  # said once, however often it is looked at
 
 
 # Steadying.

@@ -28,7 +28,7 @@ from core.work import Report
 from daemons.runtime import AGAIN, Daemon
 from daemons.stage import StageDaemon, room_of
 from tests.house import TINY, House, picture
-from tests.invariants import check_always
+from tests.invariants import PUBLISHED, check_always, check_once
 from tests.unit.living import LOOK_SECONDS, Killed, die_at
 
 TIMES = int(os.environ.get("MODEL_TIMES", "1"))
@@ -75,6 +75,7 @@ class Light(StageDaemon):
         """On to the next room, or out."""
         if self.next is None:
             delivery.deliver(folder, self.home)
+            self.log.info(PUBLISHED, clip=folder.clip.clip_id)
         else:
             super().publish(folder)
 
@@ -249,7 +250,8 @@ class Rooms(RuleBasedStateMachine):
             metas = [load(VideoMeta, path) for path in self.home.mac.results.rglob("*.video_meta.json")]
             well = [meta.entry.stem for meta in metas if meta.outcome == "pass"]
             ill = {meta.entry.stem for meta in metas if meta.outcome == "fail"}
-            assert len(well) == len(set(well)), "each arrives once"
+            assert len(well) == len(set(well)), "a drop has one result"
+            check_once(self.house.events)
             assert set(well) | ill == {name.removesuffix(".png") for name in self.dropped}
             assert ill <= self.may_fail, "and fails only where it was made to"
             gpu = self.home.gpu
@@ -278,3 +280,18 @@ def test_each_clip_is_in_its_place_whatever_happens(monkeypatch: pytest.MonkeyPa
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_a_game_in_which_a_clip_is_made_twice_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker lets a copy of a clip lie where it took it: no folder tells of it, once both are through."""
+    monkeypatch.setattr(fsops, "_flush", lambda fd: None)
+    game = Rooms()
+    ready, saved = game.home.gpu.rooms / "encode" / "ready", game.root / "saved"
+    while not (waiting := list(ready.iterdir())):
+        game._live(1, (*REAL, "generate", "interpolate", "qa"))
+    shutil.copytree(waiting[0], saved)
+    game._live(100, (*REAL, *STAGES))
+    saved.rename(waiting[0])
+    game.all_is_where_it_must_be()
+    with pytest.raises(AssertionError, match=f"clip.delivered {waiting[0].name}: 2 times"):
+        game.teardown()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.__main__ as bench
 from benchmarks import one, page
-from benchmarks.__main__ import BENCHMARKS, last_words, measure
+from benchmarks.__main__ import BENCHMARKS, LIMITS, last_words, measure
 from benchmarks.page import BEGIN, END, HEADLINES, PAGE, README, ROOT, Measured
 from benchmarks.rows import Row
 
@@ -28,12 +29,16 @@ def test_every_benchmark_is_run_and_shown() -> None:
 
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py") if runs(path)} <= set(BENCHMARKS)
     assert {name for name, _ in HEADLINES} <= set(BENCHMARKS)
+    assert len(set(BENCHMARKS)) == len(BENCHMARKS)
+    assert set(LIMITS) <= set(BENCHMARKS)
     assert all(len(page.about(name)) > 80 for name in BENCHMARKS)
 
 
 def test_page_and_readme_are_what_was_measured() -> None:
     figures = page.read()
     assert set(figures) <= set(BENCHMARKS)
+    assert all(one.seconds > 0 for one in figures.values()), "what took no time was written by hand"
+    assert all(bool(one.rows) != bool(one.missing) for one in figures.values())
     assert PAGE.read_text(encoding="utf-8") == page.render(figures)
     readme = README.read_text(encoding="utf-8")
     assert BEGIN in readme.partition(END)[0]
@@ -72,6 +77,21 @@ def test_a_benchmark_that_fails_or_hangs_says_so() -> None:
     slow = measure("handoff", 0.0, "abc1234", "a processor")
     assert slow.failed
     assert slow.missing == "it took longer than 0 s"
+
+
+def test_one_that_is_not_begun_keeps_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr(page, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+    page.README.write_text(BEGIN + END)
+    page.write(SOME)
+    before = page.PAGE.read_text()
+    monkeypatch.setattr(bench, "LIMIT_OF_ALL", 0.0)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "handoff"])
+    assert bench.main() == 1
+    assert "handoff: not begun" in capsys.readouterr().out
+    assert page.PAGE.read_text() == before
 
 
 def test_one_that_lacks_a_program_or_a_library_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

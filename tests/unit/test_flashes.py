@@ -362,6 +362,18 @@ def test_areas_sum_when_they_change_the_same_way_within_20_ms(fps: float, late: 
     assert screen(drawn(areas), fps).passed is passes
 
 
+@pytest.mark.parametrize(("fps", "passes"), [(30, True), (50, False), (60, False), (120, False)])
+def test_areas_that_flash_in_a_round_are_summed_two_by_two(fps: float, passes: bool) -> None:
+    # Four in each seven rows, each one frame after the one before, so that some rise and some fall at every frame:
+    # of a window of 14 rows each is a seventh, and any two that follow on each other within 20 ms are enough.
+    rows = {
+        (0, 7 * band + phase, 64, 1): square_wave(BLACK, WHITE, 2, 14, lead=2 + phase)
+        for band in range(5)
+        for phase in range(4)
+    }
+    assert screen(drawn(rows, SMALL), fps).passed is passes
+
+
 def test_areas_that_change_against_each_other_are_not_summed() -> None:
     wave, opposite = square_wave(BLACK, WHITE, 2, 9), square_wave(WHITE, BLACK, 2, 9)
     half, other = (200, 100, 26, 52), (226, 100, 26, 52)
@@ -376,6 +388,23 @@ def test_counter_phase_halves_count_as_either_does(transitions: int, passes: boo
     halves = {(0, 0, 240, 270): wave, (240, 0, 240, 270): [(255 - c[0],) * 3 for c in wave]}
     report = screen(drawn(halves), 30)
     assert (report.passed, report.luminance_transitions) == (passes, transitions)
+
+
+@pytest.mark.parametrize("square", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("offset", [(0, 0), (1, 0), (1, 1)])
+def test_a_checkerboard_finer_than_a_cell_or_beside_its_edges_fails_too(square: int, offset: tuple[int, int]) -> None:
+    y, x = np.mgrid[:1024, :576]
+    board = (((x + offset[0]) // square + (y + offset[1]) // square) % 2 * 255).astype(np.uint8)
+    frames = [np.dstack([board] * 3), np.dstack([255 - board] * 3)]
+    assert not screen(frames * 4, 30).passed
+
+
+@pytest.mark.parametrize(("period", "passes"), [(2, False), (3, False), (4, False), (5, True), (8, True)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_fine_stripes_count_by_their_share(period: int, passes: bool, axis: int) -> None:
+    lit = np.mgrid[:1024, :576][axis] % period == 0
+    frames = [np.zeros((1024, 576, 3), np.uint8), np.dstack([lit * np.uint8(255)] * 3)]
+    assert screen(frames * 4, 30).passed == passes
 
 
 @pytest.mark.parametrize("square", [2, 8, 20, 50])

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.faults import (
+from benchmarks import faults
+from benchmarks.planted import (
+    FAULTS,
     FPS,
+    MOVES,
+    PACES,
+    TALL,
+    WIDE,
+    Fault,
     boil,
     brightness_drift,
-    clean,
     colour_drift,
     film,
     flicker,
@@ -21,8 +28,8 @@ from benchmarks.faults import (
     jump,
     morph,
     warp,
-    wilson,
 )
+from benchmarks.rows import CannotRun
 from core.motion import Easing
 from core.qa.flicker import Flicker
 from core.qa.inspector import Inspection, Seen
@@ -30,10 +37,14 @@ from core.qa.likeness import Likeness
 from core.qa.movement import Movement
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
+from core.qa.verdict import judge
+from core.report import wilson
 from tests.unit.test_verdict import still
 
 Frames = NDArray[np.uint8]
 LIMITS = QaThresholds()
+SMALL = (90, 160)
+"""Height and width."""
 KEYFRAME = still(4)
 CLIP = film(KEYFRAME, "pan and zoom", Easing.ease_in_out, 0.8, (144, 256))
 FILMED = Planned.of(KEYFRAME, CLIP.views, (144, 256))
@@ -46,9 +57,8 @@ def said(frames: Frames, planned: Planned) -> dict[str, Inspection]:
     if planned.still is not None:
         inspectors["likeness"] = Likeness(LIMITS, planned, planned.still)
     for number, frame in enumerate(frames):
-        level = frame.mean(axis=2, dtype=np.float32) / np.float32(255)
         for inspector in inspectors.values():
-            inspector.add(Seen.of(number, frame, level))
+            inspector.add(Seen.of(number, frame))
     return {name: inspector.finish() for name, inspector in inspectors.items()}
 
 
@@ -94,7 +104,7 @@ def test_a_gross_fault_is_found_where_nothing_is_known(plant: Plant, strength: f
 
 def test_a_jump_is_named_by_its_frame() -> None:
     (found,) = (found for found in said(jump(CLIP.frames, 4), Planned())["movement"].found)
-    assert (found.finding.code, found.finding.frame, found.finding.severity) == ("jump", 14, "warning")
+    assert (found.finding.code, found.finding.frame, found.finding.severity) == ("jump", 10, "warning")
 
 
 def test_every_measure_has_its_trace_over_all_frames() -> None:
@@ -112,12 +122,34 @@ def test_a_picture_without_detail_and_one_too_small_are_not_judged() -> None:
 
 
 def test_clean_clips_are_as_fast_as_the_motion_rules_allow() -> None:
-    (first, second) = clean([KEYFRAME], 1, coding=())
-    assert (first.codes, second.codes) == ([], [])
     steps = [max(abs(now.x1 - was.x1), abs(now.x2 - was.x2)) / was.width for was, now in pairwise(CLIP.views)]
     assert max(steps) * FPS == pytest.approx(0.8 * 0.2, rel=0.05)
 
 
-def test_the_interval_is_wilsons() -> None:
-    assert wilson(0, 59) == pytest.approx((0, 0.0611), abs=1e-3)
-    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3)
+def test_clean_clips_are_of_every_move_in_both_orientations_at_full_speed() -> None:
+    files = [Path(f"{number}.png") for number in range(5)]
+    tasks = [task for task in faults.clean(files, faults.CLEAN) if not task.coded]
+    assert wilson(0, len(tasks))[1] < 0.05
+    fastest = {(task.still, task.move, task.size) for task in tasks if task.share == max(share for _, share in PACES)}
+    assert fastest == {(file, move, size) for file in files for move in MOVES for size in (WIDE, TALL)}
+
+
+@pytest.mark.parametrize("fault", FAULTS[:2], ids=lambda fault: fault.name)
+def test_a_train_at_the_edge_of_the_rule_is_found(fault: Fault) -> None:
+    frames = np.full((24, *SMALL, 3), 90, np.uint8)
+    (code,) = fault.codes
+    report = judge(fault.plant(frames, fault.strengths[0], np.random.default_rng(0)), FPS, Planned(), LIMITS)
+    assert code in [found.code for found in report.reasons]
+    report = judge(fault.plant(frames, 0.9 * fault.strengths[0], np.random.default_rng(0)), FPS, Planned(), LIMITS)
+    assert code not in [found.code for found in report.reasons]
+
+
+def test_a_fault_that_is_flagged_by_another_name_is_not_found() -> None:
+    (said,) = faults.judged(CLIP, jump(CLIP.frames, 4), "jump", 4, fits=["ghosting"], knew=["nothing"])
+    assert (said.codes, said.found) == (["jump"], False)
+
+
+def test_without_stills_the_benchmark_cannot_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "keyframes"):
+        with pytest.raises(CannotRun, match="no stills"):
+            faults.run(folder)

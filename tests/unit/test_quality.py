@@ -15,6 +15,7 @@ from core.encode.command import EncodeSettings, encode_command
 from core.encode.compare import every
 from core.encode.encoders import ENCODERS
 from core.encode.quality import COLD, MOST_PROBES, Probe, sample, search
+from core.encode.stage import kind_of
 from core.encode.target import CRF_MAX, CRF_MIN, Quality, quality_of
 
 # What is asked for.
@@ -143,10 +144,11 @@ def test_the_tries_lie_in_the_first_and_the_second_half() -> None:
     assert sample(frames, 30)[:, 0, 0, 0].tolist() == [*range(38, 53), *range(128, 143)]
 
 
-@pytest.mark.parametrize("count", [1, 23, 24, 71, 72, 167, 168, 180, 5000])
+@pytest.mark.parametrize("count", [1, 23, 24, 71, 72, 167, 168, 180, 5000, 500_000])
 def test_pictures_are_compared_often_enough_and_never_in_the_encoders_own_rhythm(count: int) -> None:
     step = every(count)
     assert step == 1 or (count // step >= 24 and step % 5 and step % 2)
+    assert count // step <= 400
 
 
 # The memory of a batch.
@@ -169,6 +171,19 @@ def test_a_batch_remembers_what_clips_of_a_kind_ended_with(tmp_path: Path) -> No
     assert again.last_crf("landscape") == 19.0
     assert again.spread() == Spread(clips=3, lowest=94.0, highest=96.0)
     assert BatchQuality(tmp_path / "quality", "20261122_150840").last_crf("portrait") is None
+
+
+def test_clips_of_another_lut_are_no_clips_of_a_kind_whatever_its_name(tmp_path: Path) -> None:
+    pictures = np.zeros((1, 96, 64, 3), np.uint8)
+    lut, other = tmp_path / "grade.cube", tmp_path / "moved.cube"
+    settings = EncodeSettings(lut=lut)
+    lut.write_text("one")
+    one = kind_of(pictures, settings)
+    other.write_text("one")
+    assert kind_of(pictures, EncodeSettings(lut=other)) == one
+    lut.write_text("another")
+    assert kind_of(pictures, settings) != one
+    assert kind_of(pictures, EncodeSettings()) != one
 
 
 def test_a_clip_that_was_made_again_counts_once(tmp_path: Path) -> None:

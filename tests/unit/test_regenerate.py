@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,26 +16,28 @@ from typer.testing import CliRunner
 from core import delivery, fsops
 from core.admission import Admission
 from core.contract import (
+    MAX_TRIED_SEEDS,
     SEEDS,
     Clip,
     Failure,
     Keyframe,
     QaReport,
+    Rejection,
     VideoMeta,
     load,
     next_try,
     now,
     seed_from,
 )
-from core.errors import Finding, Refused
-from core.home import Home
+from core.errors import AlreadyRunning, Finding, Refused
+from core.home import REASON_FILE, Home
 from core.rooms import CLIP_FILE, ClipFolder
 from daemons.cli import load as load_commands
 from daemons.cli.app import app
-from daemons.intake import IntakeDaemon
+from daemons.intake import RETRY_SECONDS, IntakeDaemon
 from tests.house import House, picture
 from tests.power import Journal
-from tests.unit.living import at_work, settle
+from tests.unit.living import LOOK_SECONDS, at_work, live, settle
 from tests.unit.test_admission import BATCH, manifest, put
 
 MODEL = """
@@ -139,6 +142,16 @@ def test_the_next_seed_is_the_first_that_was_not_tried(tried: list[int], seed: i
     assert Keyframe.model_validate_json(new.to_json()) == new, "it is an entry that a manifest may hold"
     same = {"generation_params": old.generation_params, "tried_seeds": tried}
     assert new.model_copy(update=same) == old, "nothing else differs"
+
+
+def test_where_no_more_seeds_can_be_named_the_next_is_refused() -> None:
+    whole = entry(tried_seeds=list(range(MAX_TRIED_SEEDS)))
+    with pytest.raises(Refused) as told:
+        next_try(whole, MAX_TRIED_SEEDS)
+    assert (told.value.finding.code, told.value.finding.limit) == ("seeds_exhausted", MAX_TRIED_SEEDS)
+    assert told.value.finding.remedy
+    last = next_try(whole, MAX_TRIED_SEEDS - 1)  # which is among them
+    assert Keyframe.model_validate_json(last.to_json()) == last
 
 
 # By itself
@@ -299,6 +312,20 @@ def test_of_two_who_try_a_clip_again_one_is_served(house: House) -> None:
     assert not house.said("clip.regenerated")
 
 
+def test_a_clip_of_which_all_seeds_were_tried_stays_where_it_is(house: House) -> None:
+    put_in(house, seed=MAX_TRIED_SEEDS)
+    folder = in_hand(house.home)
+    folder.clip.entry = folder.clip.entry.model_copy(update={"tried_seeds": list(range(MAX_TRIED_SEEDS))})
+    folder.clip.qa = QaReport(verdict="fail", reasons=[CUT], screened="")
+    delivery.fail(folder, Failure(stage="qa", code=CUT.code, message=CUT.message, failed_at=now()), house.home.gpu)
+    settle(house)
+    failed = house.home.gpu.failed / folder.clip.clip_id
+    with pytest.raises(Refused, match="No good clip came of 1001 seeds"):
+        intake(house).admission.retry(failed, new_seed=True)
+    assert failed.is_dir()
+    assert not intake(house).admission.unfinished()
+
+
 # Whatever crashes
 
 
@@ -310,7 +337,6 @@ def test_a_crash_at_any_step_of_it_costs_nothing(tmp_path: Path, monkeypatch: py
         put_in(house, seed=42)
         failed = fail(house)
         daemon = intake(house)
-        daemon._recovered = True  # what it does once at its start is not looked at here
         journal = Journal(root, tmp_path / "shadow")
 
         def die_here(name: str, paths: tuple[Path, ...]) -> None:
@@ -370,6 +396,75 @@ def test_trouble_with_one_does_not_hold_up_the_others(house: House) -> None:
     fsops.seam = None
     settle(house)
     assert sorted(ready(house.home)) == [f"{first}-r2", f"{second}-r2"]
+
+
+def cut_off(house: House, clips: int) -> list[Path]:
+    """Retries that died after their first rename; their folders."""
+    failed = []
+    for number in range(clips):
+        batch = f"20250704_15000{number}"
+        put(house, manifest(batch, "b.png"), batch, b__png=picture(number))
+        settle(house)
+        failed.append(fail(house))
+    return [Path(shutil.move(path, house.home.gpu.rooms / "generate" / "tmp")) for path in failed]
+
+
+def test_a_retry_that_cannot_be_finished_does_not_stop_the_others(house: House) -> None:
+    broken, troubled, well = cut_off(house, 3)
+    (broken / CLIP_FILE).write_bytes(b"{")
+
+    def no_entry(name: str, paths: tuple[Path, ...]) -> None:
+        if name == "rename" and paths[0] == troubled:
+            raise OSError(errno.EIO, "Input/output error")
+
+    fsops.seam = no_entry
+    settle(house)
+    assert list(ready(house.home)) == [f"{well.name}-r2"]
+    (aside,) = house.home.gpu.failed.iterdir()
+    assert aside.name == f"{broken.name}.unreadable"
+    assert load(Rejection, aside / REASON_FILE).code == "json_invalid"
+    assert [said["folder"] for said in house.said("clip.unreadable")] == [str(aside)]
+    assert [said["clip"] for said in house.said("clip.trouble")] == [troubled.name], "and is not tried at each step"
+    fsops.seam = None
+    live(house, RETRY_SECONDS + LOOK_SECONDS)
+    assert sorted(ready(house.home)) == [f"{troubled.name}-r2", f"{well.name}-r2"]
+    assert not intake(house).admission.unfinished()
+
+
+def test_intake_waits_for_an_operators_retry_and_does_not_do_it_again(house: House) -> None:
+    put_in(house)
+    failed = fail(house)
+    seen: list[object] = []
+
+    def meanwhile(name: str, paths: tuple[Path, ...]) -> None:
+        if name == "write":
+            fsops.seam = None
+            (building,) = intake(house).admission.unfinished()
+            with pytest.raises(AlreadyRunning):
+                intake(house).admission.resume(building)
+            seen.append(building.name)
+
+    fsops.seam = meanwhile
+    clip = intake(house).admission.retry(failed).clip
+    assert seen == [failed.name]
+    settle(house)
+    assert list(ready(house.home)) == [clip.clip_id]
+
+
+def test_a_disk_that_fails_to_read_a_clip_for_once_does_not_bar_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in(house)
+    failed = fail(house)
+    admission = intake(house).admission
+
+    def eio(path: Path) -> ClipFolder:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipFolder, "open", eio)
+        assert admission.regenerable() == []
+    assert admission.regenerable() == [failed]
 
 
 def test_an_admission_that_is_asked_often_reads_what_it_knows_once(house: House, monkeypatch: Any) -> None:

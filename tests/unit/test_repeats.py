@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from core.camera import Camera
-from core.light import linear_cells, luminance
 from core.motion import FULL, CameraPath, Rect
 from core.qa.inspector import Seen
 from core.qa.planned import Planned
@@ -29,7 +28,7 @@ def textured(seed: int = 5, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
 def measured(frames: Iterable[NDArray[np.uint8]], planned: Planned) -> Repeats:
     repeats = Repeats(QaThresholds(), planned)
     for number, frame in enumerate(frames):
-        repeats.add(Seen.of(number, frame, luminance(linear_cells(frame, 1, 1))))
+        repeats.add(Seen.of(number, frame))
     return repeats
 
 

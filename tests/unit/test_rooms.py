@@ -91,6 +91,29 @@ def test_the_order_follows_what_a_clip_says_now(room: Room, worker: Worker) -> N
     assert [clip.clip_id for clip in room.waiting()] == [second, first]
 
 
+def test_a_clip_is_read_again_only_where_its_file_is_another(
+    room: Room, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [put_in(room, number) for number in (1, 2, 3)]
+    (room.ready / f"{BATCH}-009-00000000").touch()
+    (room.ready / ".DS_Store").touch()
+    read: list[str] = []
+
+    def reading(kind: type[Clip], path: Path) -> Clip:
+        read.append(path.parent.name)
+        return load(kind, path)
+
+    monkeypatch.setattr("core.rooms.load", reading)
+    looking = Room(room.root)
+    assert [clip.clip_id for clip in looking.waiting()] == names
+    assert [clip.clip_id for clip in looking.waiting()] == names
+    assert sorted(read) == names
+    worker.give_back(_claim(worker), count_attempt=True)
+    read.clear()
+    assert [clip.clip_id for clip in looking.waiting()] == [*names[1:], names[0]]
+    assert read == names[:1]
+
+
 def test_a_claim_counts_the_attempt_and_clears_away_what_the_last_one_left(room: Room, worker: Worker) -> None:
     name = put_in(room, attempts=1)
     fsops.part_of(room.ready / name / "base.npy").touch()

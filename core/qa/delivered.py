@@ -1,0 +1,56 @@
+"""Screens a finished file for flashes, where its pictures are not those that were judged: a LUT makes others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.contract import QaReport
+from core.errors import Finding
+from core.footage import Footage
+from core.qa.flashes import Screening
+from core.qa.hazards import hazards
+from core.qa.thresholds import Standard
+from core.work import Report
+
+
+def judge_delivered(
+    qa: QaReport, path: Path, fps: int, *, filters: Sequence[str], standard: Standard, report: Report
+) -> QaReport:
+    """What QA said of a clip's frames, and with it what a screening of the file at ``path`` finds.
+
+    ``filters`` are the keys of ``[encode]``, one or more, by which pictures were changed after QA had seen them. A
+    violation is a warning of the first of them, and flags the clip. May be repeated: the last word on the file counts.
+    Raises ``DropreelError`` where the file cannot be read, and whatever ``report`` raises.
+    """
+    screening = Screening(fps, standard)
+    with Footage(path) as footage:
+        for frame in footage:
+            report(1.0)
+            screening.add(frame)
+    said = hazards(screening.report())
+    after = " and ".join(filters)
+    found = [
+        each.finding.model_copy(
+            update={
+                "message": f"In the file, after {after}: {each.finding.message}",
+                "field": f"encode.{filters[0]}",
+            }
+        )
+        for each in said.found
+    ]
+    reasons = [*(reason for reason in qa.reasons if not of_the_file(reason)), *found]
+    severities = {reason.severity for reason in reasons}
+    return qa.model_copy(
+        update={
+            "verdict": "fail" if "error" in severities else "flag" if "warning" in severities else "pass",
+            "reasons": reasons,
+            "measures": qa.measures | {f"file_{name}": value for name, value in said.measures.items()},
+            "screened": f"screened against {standard}, and the file again after {after}; not a certification",
+        }
+    )
+
+
+def of_the_file(reason: Finding) -> bool:
+    """Whether it is what ``judge_delivered`` has found; QA's own findings name no key of ``[encode]``."""
+    return (reason.field or "").startswith("encode.")
