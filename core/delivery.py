@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from core import fsops
@@ -13,6 +14,8 @@ from core.versions import versions
 
 VIDEO_FILE = "clip.mp4"
 META_FILE = "video_meta.json"
+SEAL_FILE = "video_meta.sha256"
+"""The meta vouches for all other files of a result, and this one for the meta."""
 FAILURE_FILE = "failure.json"
 
 
@@ -42,6 +45,12 @@ def _delivered(path: Path) -> DeliveredFile:
     return DeliveredFile(path=path.name, size=path.stat().st_size, sha256=fsops.hash_file(path))
 
 
+def _write_meta(result: Path, clip: Clip, files: list[DeliveredFile]) -> None:
+    meta = _meta(clip, files).to_json()
+    fsops.write(result / META_FILE, meta)
+    fsops.write(result / SEAL_FILE, hashlib.sha256(meta).hexdigest().encode())
+
+
 def deliver(folder: ClipFolder, gpu: GpuHalf) -> None:
     """Strip a finished clip's folder to clip, meta and evidence, and put it in the outbox.
 
@@ -50,8 +59,8 @@ def deliver(folder: ClipFolder, gpu: GpuHalf) -> None:
     clip = folder.clip
     evidence = clip.qa.evidence if clip.qa else []
     files = [_delivered(folder.path / name) for name in (VIDEO_FILE, *evidence)]
-    fsops.write(folder.path / META_FILE, _meta(clip, files).to_json())
-    keep = {CLIP_FILE, META_FILE, *(file.path for file in files)}
+    _write_meta(folder.path, clip, files)
+    keep = {CLIP_FILE, META_FILE, SEAL_FILE, *(file.path for file in files)}
     for path in folder.path.iterdir():
         if path.name not in keep:
             fsops.remove(path)
@@ -75,7 +84,7 @@ def fail(folder: ClipFolder, failure: Failure, gpu: GpuHalf) -> None:
         for path in evidence:
             fsops.copy(path, package / path.name)
         files = [_delivered(package / path.name) for path in evidence]
-        fsops.write(package / META_FILE, _meta(clip, files).to_json())
+        _write_meta(package, clip, files)
         fsops.write(package / CLIP_FILE, clip.to_json())
         fsops.write(folder.path / FAILURE_FILE, failure.to_json())
     if package.is_dir():

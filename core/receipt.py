@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core import fsops
 from core.contract import ResultAck, VideoMeta, load
-from core.delivery import META_FILE, VIDEO_FILE
+from core.delivery import META_FILE, SEAL_FILE, VIDEO_FILE
 from core.errors import Refused
 from core.home import MacHalf
 
@@ -19,7 +19,7 @@ def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path | None]:
 
     Returns the meta and where it lies now, None for one that a later run has superseded. Nothing is moved unless all
     is as it should be; after a crash halfway the result is fetched and placed again. Raises ``Refused`` where the
-    files are not what the meta says (they are fetched again), or the meta names what cannot be.
+    files are not what they were at the server (they are fetched again), or the meta names what cannot be.
     """
     meta = load(VideoMeta, incoming / META_FILE)
     if incoming.name != meta.clip_id or not meta.clip_id.startswith(f"{meta.batch_id}-"):
@@ -33,7 +33,7 @@ def place(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path | None]:
         _verify(incoming / file.path, file.size, file.sha256)
     stem, batch = meta.entry.stem, mac.results / meta.batch_id
     sha256s = {file.path: file.sha256 for file in meta.files}
-    meta_sha256 = fsops.hash_file(incoming / META_FILE)
+    meta_sha256 = _verify_meta(incoming)
     ack = ResultAck(clip_id=meta.clip_id, run=meta.run, meta_sha256=meta_sha256, sha256s=sha256s)
     places = {outcome: batch / folder / f"{stem}.video_meta.json" for outcome, folder in _FOLDERS.items()}
     final = None if any(_run_of(path) > meta.run for path in places.values()) else places[meta.outcome]
@@ -67,11 +67,29 @@ def _run_of(meta: Path) -> int:
         return 0
 
 
+def _verify_meta(incoming: Path) -> str:
+    """The hash of the meta, which must be the one that the server wrote beside it; older servers wrote none."""
+    sha256 = fsops.hash_file(incoming / META_FILE)
+    try:
+        sealed = fsops.read(incoming / SEAL_FILE, len(sha256))
+    except FileNotFoundError:
+        return sha256
+    except OSError:  # it is no plain file, or a longer one
+        sealed = b""
+    if sealed != sha256.encode():
+        raise _damaged(incoming / META_FILE)
+    return sha256
+
+
 def _verify(path: Path, size: int, sha256: str) -> None:
     if not path.is_file() or path.is_symlink() or path.stat().st_size != size or fsops.hash_file(path) != sha256:
-        raise Refused.because(
-            "result_damaged",
-            file=path.name,
-            message="The file is not what the meta says.",
-            remedy="Nothing to do: it is fetched again.",
-        )
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> Refused:
+    return Refused.because(
+        "result_damaged",
+        file=path.name,
+        message="The file is not what it was at the server.",
+        remedy="Nothing to do: it is fetched again.",
+    )

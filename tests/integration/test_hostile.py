@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from core import fsops
 from core.contract import MAX_JSON_BYTES, Clip, Manifest, load, parse
-from core.delivery import META_FILE, VIDEO_FILE
+from core.delivery import META_FILE, SEAL_FILE, VIDEO_FILE
 from core.errors import Finding, Refused
 from core.home import MANIFEST_FILE, STATUS_FILE
 from core.rooms import CLIP_FILE
@@ -293,7 +293,9 @@ def _meta(house: House, **changes: Any) -> Path:
         for step in way:
             place = place[int(step) if step.isdigit() else step]
         place[last] = value
-    (folder / META_FILE).write_text(json.dumps(content))
+    told = json.dumps(content).encode()
+    (folder / META_FILE).write_bytes(told)
+    (folder / SEAL_FILE).write_bytes(hashlib.sha256(told).hexdigest().encode())
     return folder
 
 
@@ -484,6 +486,7 @@ def test_what_is_not_ours_in_a_batch_is_not_read_to_be_compared(house: House) ->
 
 def test_check_says_what_it_cannot_read_and_goes_on(tmp_path: Path) -> None:
     load_commands("check")
+    (tmp_path / "dropreel.toml").touch()
     (tmp_path / ".hidden.png").write_bytes(picture())
     folder = tmp_path / "batch"
     folder.mkdir()

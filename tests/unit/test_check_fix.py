@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from core import fsops
 from core.contract import Manifest, MotionSidecar, load
+from core.errors import BadSettings
 from daemons.cli import load as load_commands
 from daemons.cli.app import app
 from tests.house import SIDECAR, TINY, picture
@@ -240,3 +241,10 @@ def test_a_new_manifest_has_the_entries_that_could_be_mended_so(drops: Path, tmp
     (drops / "fixed.json").write_bytes((tmp_path / "fixed" / "manifest.json").read_bytes())
     _, again = check(drops / "fixed.json")
     assert [codes(findings, "parameter") for findings in again.values()][1:] == [[], [], ["rect_without_area"], []]
+
+
+def test_a_home_that_is_named_must_be_there(drops: Path, tmp_path: Path) -> None:
+    """Else what it would say is by other rules than the operator meant."""
+    done = CliRunner().invoke(app, ["check", str(drops), "--home", str(tmp_path / "typo")])
+    assert isinstance(done.exception, BadSettings)
+    assert "typo" in str(done.exception)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import pytest
 
-from core import delivery, fsops
+from core import delivery, fsops, receipt
 from core.contract import Clip, Keyframe, QaReport, ResultAck, VideoMeta, load
 from core.errors import Cancelled, Finding, Refused
-from core.home import STAGES
+from core.home import STAGES, MacHalf
 from core.rooms import CANCEL_FILE, CLIP_FILE, PAUSED_FILE, ClipFolder, Room, Worker
 from core.rsync import LinkLost, LinkRefused
 from core.tracker import TRACKER_FILE
@@ -180,6 +180,7 @@ def _linked(result: Path) -> None:
 def _of_another(result: Path) -> None:
     meta = result / delivery.META_FILE
     meta.write_bytes(meta.read_bytes().replace(b"-001-", b"-009-"))
+    (result / delivery.SEAL_FILE).write_text(fsops.hash_file(meta))
 
 
 SPOILT: dict[str, Callable[[Path], object]] = {
@@ -201,6 +202,43 @@ def test_a_result_that_cannot_be_had_holds_up_no_other(house: House, spoil: Call
     assert results(house) == files_of("img_2")
     assert outbox(house) == [clip.clip_id], "it is kept for a person to look at"
     assert house.said("clip.damaged") or house.said("clip.not_fetched")
+
+
+def test_a_bit_of_a_meta_that_flips_on_the_mac_is_seen_and_the_result_fetched_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is still JSON: only the server can tell what its meta was."""
+    place, sound = receipt.place, b""
+
+    def flipped(incoming: Path, mac: MacHalf) -> tuple[VideoMeta, Path | None]:
+        nonlocal sound
+        meta = incoming / delivery.META_FILE
+        if not sound:
+            sound = meta.read_bytes()
+            meta.write_bytes(sound.replace(b"img_1", b"img\x7f1"))
+        return place(incoming, mac)
+
+    monkeypatch.setattr(receipt, "place", flipped)
+    deliver(house, 1)
+    live(house, 200)
+    settle(house)
+    assert results(house) == files_of("img_1")
+    assert outbox(house) == []
+    assert [len(house.said(event)) for event in ("clip.damaged", "clip.received", "ack.mismatch")] == [1, 1, 0]
+    (meta,) = house.home.mac.results.rglob("*.video_meta.json")
+    assert meta.read_bytes() == sound
+
+
+@pytest.mark.parametrize("seal", [None, b"", b"0" * 64, b"0" * 65])
+def test_the_seal_of_a_meta_may_be_missing_but_not_another(house: House, seal: bytes | None) -> None:
+    clip = deliver(house, 1)
+    path = house.home.gpu.outbox / BATCH / clip.clip_id / delivery.SEAL_FILE
+    if seal is None:
+        path.unlink()
+    else:
+        path.write_bytes(seal)
+    live(house, 60)
+    assert outbox(house) == ([] if seal is None else [clip.clip_id])
 
 
 def test_a_folder_in_a_result_stays_where_it_is_and_the_result_comes(house: House) -> None:
