@@ -523,6 +523,7 @@ def test_a_drop_that_the_preset_cannot_make_never_leaves_the_mac(tmp_path: Path)
 
 
 def test_check_tells_what_a_preset_makes_of_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "dropreel.toml").touch()
     (tmp_path / "manifest.json").write_text(MANIFEST)
     (tmp_path / "img_001.png").write_bytes(picture(1, (1152, 2048)))
     ended = CliRunner().invoke(app, ["check", str(tmp_path / "manifest.json"), "--home", str(tmp_path), "--json"])
