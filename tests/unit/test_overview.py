@@ -460,8 +460,11 @@ def test_the_command_prints_it_all_as_json(mac: SimpleNamespace) -> None:
 def test_watching_draws_again_until_it_is_interrupted(mac: SimpleNamespace) -> None:
     main, terminal = pty.openpty()
     command = [sys.executable, "-m", "daemons.cli", "status", "--watch", "--home", str(mac.home.root)]
+    # A shell in the background has its children ignore Ctrl-C, and theirs.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(),
                                start_new_session=True)  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     os.close(terminal)
     os.set_blocking(main, False)
     seen = bytearray()
