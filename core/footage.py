@@ -41,8 +41,9 @@ MOST_PIXELS = 40_000_000
 """A picture's. As many as an image may have; 8K has 33 million."""
 FASTEST = 120
 """The most pictures a second to which a varying rate is brought."""
-RING = 6
-"""Frames of ``Footage`` that stay as they are: one that is read, and those that were last given out."""
+RING = 7
+"""Frames of ``Footage`` at hand: the one that is being read, and the last that were given out, which stay as they
+are."""
 
 _SQUARE = "scale=w='if(gt(abs(sar-1),0.01),iw*sar,iw)':h=ih:flags={flags},setsar=1"
 _EVEN = "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0"
@@ -118,7 +119,7 @@ class Footage:
     """A file's pictures at an even rate, to be looked at: all of them, in order, as often as asked, decoded each time.
 
     Every frame is ``(H, W, 3)`` sRGB, as a player without colour management shows it. It stays as it is until
-    ``RING - 1`` more have been taken.
+    ``RING - 2`` more have been taken. The next one is decoded and read meanwhile.
     """
 
     def __init__(self, source: Path) -> None:
@@ -162,9 +163,12 @@ class Footage:
         ring = [np.empty((self.size[1], self.size[0], 3), np.uint8) for _ in range(RING)]
         self.read = 0
         try:
-            while decoder.fill(ring[self.read % RING]):
+            coming = decoder.ahead(ring[0])
+            while coming.result():
+                frame = ring[self.read % RING]
                 self.read += 1
-                yield ring[(self.read - 1) % RING]
+                coming = decoder.ahead(ring[self.read % RING])
+                yield frame
         finally:
             decoder.close()
 
@@ -292,6 +296,7 @@ class _Decoder:
             if sys.platform == "linux":
                 with contextlib.suppress(OSError):  # a smaller pipe does too
                     fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self._reader = stack.enter_context(ThreadPoolExecutor(1, "reader"))
             # A child dies with the thread that starts it: this one lives until the child has ended.
             pool = stack.enter_context(ThreadPoolExecutor(1, "decoder"))
             stack.callback(self._stopped.set)
@@ -305,6 +310,10 @@ class _Decoder:
     def close(self) -> None:
         """End ffmpeg, if it has not ended. Nothing is raised if it had failed; twice does no harm."""
         self._stack.close()
+
+    def ahead(self, picture: Frame) -> Future[bool]:
+        """``fill`` it meanwhile: nothing else may be read before that is done."""
+        return self._reader.submit(self.fill, picture)
 
     def fill(self, picture: Frame) -> bool:
         """Read the next picture into ``picture``, C-contiguous; False at the end. Raises ``DropreelError``."""

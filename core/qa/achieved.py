@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import cv2
@@ -20,16 +22,20 @@ from core.work import Report, unwatched
 
 SAMPLES = 16
 """Frames that are looked at, spread evenly, the first and the last among them."""
-SIDE = 480
+SIDE = 400
 """Pixels of the longer side at which they are."""
 FEATURES = 500
 """Of each picture, at most."""
 RATIO = 0.8
 """A match counts where the next best is further away by this factor (Lowe 2004)."""
+CONTRAST = 0.02
+"""Of a feature, at least: half of what is usual, for what is dim in a keyframe is in its frames too."""
 WITHIN = 2.0
 """Pixels of ``SIDE``. Matches that one motion explains so well go with it; what moves by itself does not."""
 MATCHES_MIN, SHARE_MIN = 12, 0.2
 """So many matches, and this share of all, must go with it: with less the frame is not found."""
+ALIKE = 1.5
+"""Views that are no more than so many times as wide as each other are looked for in one picture of the keyframe."""
 DOUBT_MAX = 0.0015
 """Pictures. The standard error of a corner's place; with more the frame is not found."""
 
@@ -90,8 +96,8 @@ def achieved_path(
 ) -> Achieved:
     """Find frames in the keyframe, ``(H', W', 3)``, and compare with the ``views`` asked for.
 
-    ``views`` has one for each frame. Each frame is matched on its own, by SIFT, with the view of the keyframe that it
-    ought to show; RANSAC then finds the shift, turn and scale that most matches share. Nothing adds up from frame to
+    ``views`` has one for each frame. Each frame is matched on its own, by SIFT, with what lies in the keyframe where
+    it ought to be; RANSAC then finds the shift, turn and scale that most matches share. Nothing adds up from frame to
     frame, and a frame whose matches do not agree is left out, not guessed. What fills most of the picture is taken
     for the scene, even if it moves.
     ``report`` is called before and after every picture.
@@ -100,18 +106,20 @@ def achieved_path(
     shrink = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     chosen = np.unique(np.linspace(0, count - 1, SAMPLES).round().astype(int)).tolist()
-    camera = Camera(keyframe, size, [views[number] for number in chosen])
-    sift = cv2.SIFT.create(FEATURES, contrastThreshold=0.02)
+    charts = _charts(keyframe, size, [views[number] for number in chosen])
     errors = {}
-    for done, number in enumerate(chosen):
-        report(done / len(chosen))
-        asked = _features(sift, camera.render(views[number]))
-        report((done + 0.5) / len(chosen))
-        reduced = cv2.resize(frames[number], size, interpolation=cv2.INTER_AREA)
-        seen = _features(sift, np.asarray(reduced, np.uint8))
-        error = _error(asked, seen, size)
-        if error is not None:
-            errors[number] = error
+    pool = ThreadPoolExecutor(2, "path")
+    try:
+        described = [pool.submit(_seen, frames, number, size) for number in chosen]
+        for done, (number, seen) in enumerate(zip(chosen, described, strict=True)):
+            report(done / len(chosen))
+            asked = next(charts).within(views[number])
+            report((done + 0.5) / len(chosen))
+            error = _error(asked, seen.result(), size)
+            if error is not None:
+                errors[number] = error
+    finally:
+        pool.shutdown(cancel_futures=True)
     report(1.0)
     return Achieved(errors, len(chosen))
 
@@ -120,7 +128,53 @@ _Features = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Places, ``(N, 2)`` in pixels, and what they look like, ``(N, 128)``."""
 
 
-def _features(sift: cv2.SIFT, picture: NDArray[np.uint8]) -> _Features:
+class _Chart:
+    """The part of a keyframe in which several views lie, and what is to be found there.
+
+    To describe a picture costs far more than to match it: so it is done once for all views of about one scale.
+    """
+
+    def __init__(self, keyframe: Frame, size: Size, views: Sequence[Rect]) -> None:
+        x1, y1, x2, y2 = zip(*views, strict=True)
+        self._size = size
+        self._part = Rect(min(x1), min(y1), max(x2), max(y2))
+        widths, heights = [view.width for view in views], [view.height for view in views]
+        scaled = (
+            max(1, round(size[0] * self._part.width / math.sqrt(min(widths) * max(widths)))),
+            max(1, round(size[1] * self._part.height / math.sqrt(min(heights) * max(heights)))),
+        )
+        picture = Camera(keyframe, scaled, [self._part]).render(self._part)
+        # as many of each view as are kept of a frame
+        features = round(FEATURES * self._part.width * self._part.height / (min(widths) * min(heights)))
+        places, self._looks = _features(picture, features)
+        extent = np.array([self._part.width, self._part.height]) / scaled
+        self._places = (places + 0.5) * extent + (self._part.x1, self._part.y1)  # as shares of the keyframe
+
+    def within(self, view: Rect) -> _Features:
+        """What a camera sees of it, in its pixels."""
+        places = (self._places - view[:2]) / (view.width, view.height)
+        inside = ((places >= 0) & (places <= 1)).all(axis=1)
+        return (places[inside] * self._size - 0.5).astype(np.float32), self._looks[inside]
+
+
+def _charts(keyframe: Frame, size: Size, views: Sequence[Rect]) -> Iterator[_Chart]:
+    """For each of the views, in order, the one that it is looked for in."""
+    alike: list[Rect] = []
+    for view in views:
+        widths = [view.width, *(other.width for other in alike)]
+        if max(widths) > ALIKE * min(widths):
+            yield from repeat(_Chart(keyframe, size, alike), len(alike))
+            alike = []
+        alike.append(view)
+    yield from repeat(_Chart(keyframe, size, alike), len(alike))
+
+
+def _seen(frames: Frame | Indexed, number: int, size: Size) -> _Features:
+    return _features(np.asarray(cv2.resize(frames[number], size, interpolation=cv2.INTER_AREA), np.uint8), FEATURES)
+
+
+def _features(picture: NDArray[np.uint8], most: int) -> _Features:
+    sift = cv2.SIFT.create(most, contrastThreshold=CONTRAST)
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     points, looks = sift.detectAndCompute(grey, None)
     places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)

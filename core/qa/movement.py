@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from core.errors import Finding
 from core.qa.drift import judge_drift
 from core.qa.inspector import Inspection, Inspector, Seen, Trace, joined
-from core.qa.pairs import Measuring, Pairs
+from core.qa.pairs import LITTLE, TEXTURED, Measuring, Pairs
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
 
@@ -19,10 +19,6 @@ WINDOW = 24
 """Frames over which what lasts is taken: about a second."""
 AROUND = 2
 """Pairs on either side with which a pair that jumps is compared."""
-TEXTURED = 2.0
-"""Codes from a pixel to the next, in the mean of a tile: where there is less, flow is a guess."""
-STRONG = 8.0
-"""Codes: more texture than this counts no more."""
 SLOW, ITSELF = 0.01, 0.001
 """Longer sides a frame, at all and beside what the picture shares: what moves faster than this is blurred, and hides
 what is behind it."""
@@ -30,8 +26,6 @@ LOST = 1.0
 """Share of the detail that no motion explains, in the median: with more, the one frame is not found in the other."""
 FEWEST = 8
 """Tiles with texture: with fewer, nobody can tell how the picture moves."""
-LITTLE = 0.001
-"""Longer sides a frame, to which motion is compared where there is none: a quarter of a pixel of the small picture."""
 
 
 class Movement(Inspector):
@@ -122,8 +116,8 @@ class Movement(Inspector):
 
 def strayed(pairs: Pairs) -> Series:
     """How far the picture as a whole moves beside the plan, in longer sides."""
-    weight = _weight(pairs)
-    return np.hypot(_median(pairs.flow[..., 0], weight), _median(pairs.flow[..., 1], weight)) * _told(pairs)
+    across, down = (_median(pairs.flow[..., axis], pairs.weight) for axis in (0, 1))
+    return np.hypot(across, down) * _told(pairs)
 
 
 def leaps(pairs: Pairs) -> Series:
@@ -142,51 +136,29 @@ def leaps(pairs: Pairs) -> Series:
 
 def unplanned(pairs: Pairs) -> Series:
     """How far parts of the picture move beside the plan and beside the whole, in longer sides; weighted by texture."""
-    weight = _weight(pairs)
-    whole = np.stack([_median(pairs.flow[..., axis], weight) for axis in (0, 1)], axis=-1)
-    return _mean(_length(pairs.flow - whole[:, None, None]), weight) * _told(pairs)
+    whole = np.stack([_median(pairs.flow[..., axis], pairs.weight) for axis in (0, 1)], axis=-1)
+    return _mean(_length(pairs.flow - whole[:, None, None]), pairs.weight) * _told(pairs)
 
 
 def unsteady(pairs: Pairs) -> Series:
     """How much more the motion of a part changes from frame to frame than it amounts to, in longer sides.
 
-    Beside the camera's own, which is what all parts share: the affine map that explains most of them. What moves by
-    itself keeps most of its motion: |f(t) - f(t - 1)| is less than |f(t)| + |f(t - 1)|, by much; of what shakes it is
-    nearly all of that. So only what is beyond half of it counts.
+    What moves by itself keeps most of its motion: |f(t) - f(t - 1)| is less than |f(t)| + |f(t - 1)|, by much; of what
+    shakes it is nearly all of that. So only what is beyond half of it counts.
     """
-    weight = _weight(pairs)
-    flow = pairs.flow - _shared(pairs.flow, weight)
+    flow = pairs.itself
     found = np.zeros(len(flow))
     change = _length(np.diff(flow, axis=0))
     amount = _length(flow[1:]) + _length(flow[:-1])
-    found[1:] = np.maximum(_mean(change - np.float32(0.5) * amount, weight[1:]), 0)
+    found[1:] = np.maximum(_mean(change - np.float32(0.5) * amount, pairs.weight[1:]), 0)
     return found * _told(pairs)
-
-
-def _shared(flow: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The affine motion of all tiles of each pair, by weighted least squares; what strays from it counts less and less.
-
-    Three rounds, with the weights of Geman and McClure.
-    """
-    count, rows, columns = weight.shape
-    y, x = np.mgrid[:rows, :columns]
-    places = np.stack([np.ones(rows * columns), x.ravel() / columns - 0.5, y.ravel() / rows - 0.5], axis=1)
-    flows = flow.reshape(count, -1, 2).astype(np.float64)
-    weights = weight.reshape(count, -1).astype(np.float64)
-    trust = weights
-    for _ in range(3):
-        normal = np.einsum("tn,ni,nj->tij", trust, places, places) + 1e-9 * np.eye(3)
-        found = places @ np.linalg.solve(normal, np.einsum("tn,ni,tna->tia", trust, places, flows))
-        beside = ((flows - found) ** 2).sum(axis=2)
-        trust = weights / (1 + beside / LITTLE**2) ** 2
-    return np.asarray(found.reshape(flow.shape), np.float32)
 
 
 def boiling(pairs: Pairs) -> Series:
     """What no motion explains, as a share of the texture there: the median of the slow parts that have any."""
     share = pairs.rest / (pairs.texture + 1)
-    itself = pairs.flow - _shared(pairs.flow, _weight(pairs))
-    usable = (pairs.texture >= TEXTURED) & (_length(pairs.flow) < SLOW) & (_length(itself) < ITSELF)
+    slow = (_length(pairs.flow) < SLOW) & (_length(pairs.itself) < ITSELF)
+    usable = (pairs.texture >= TEXTURED) & slow
     return np.array(
         [
             np.median(each[use]) if np.count_nonzero(use) >= FEWEST else np.nan
@@ -209,12 +181,6 @@ def most(series: Series) -> tuple[float, int]:
         if 2 * np.count_nonzero(np.isfinite(part)) > len(part):
             best = max(best, (float(np.nanmedian(part)), start + len(part) // 2 + 1))
     return best
-
-
-def _weight(pairs: Pairs) -> NDArray[np.float32]:
-    """By texture; all but nothing where there is too little."""
-    textured = pairs.texture >= TEXTURED
-    return np.asarray(np.where(textured, np.minimum(pairs.texture, STRONG), 1e-6), np.float32)
 
 
 def _told(pairs: Pairs) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -15,6 +16,12 @@ Numbers = NDArray[np.float32]
 
 TILE = 8
 """Pixels of the small picture, along each side, over which motion is averaged: a thirty-second of its longer side."""
+TEXTURED = 2.0
+"""Codes from a pixel to the next, in the mean of a tile: where there is less, flow is a guess."""
+STRONG = 8.0
+"""Codes: more texture than this counts no more."""
+LITTLE = 0.001
+"""Longer sides a frame: a quarter of a pixel of the small picture. Less is no motion."""
 DARK = 4.0
 """Codes, added to both levels before one is divided by the other: in the dark a code is no change of the light."""
 
@@ -32,6 +39,31 @@ class Pairs:
     """The mean step from a pixel to the next one, likewise."""
     gain: Numbers
     """The logarithm of how much brighter each channel has become, the motion undone: ``(T, 3)``."""
+
+    @cached_property
+    def weight(self) -> Numbers:
+        """What a tile's flow is worth, by its texture; all but nothing where there is too little: as ``texture``."""
+        textured = self.texture >= TEXTURED
+        return np.asarray(np.where(textured, np.minimum(self.texture, STRONG), 1e-6), np.float32)
+
+    @cached_property
+    def itself(self) -> Numbers:
+        """``flow`` beside the camera's own, which is what all tiles share: the affine map that explains most of them.
+
+        By weighted least squares; what strays from it counts less and less, in three rounds, with the weights of Geman
+        and McClure.
+        """
+        count, rows, columns = self.weight.shape
+        y, x = np.mgrid[:rows, :columns]
+        places = np.stack([np.ones(rows * columns), x.ravel() / columns - 0.5, y.ravel() / rows - 0.5], axis=1)
+        flows = self.flow.reshape(count, -1, 2).astype(np.float64)
+        weights = self.weight.reshape(count, -1).astype(np.float64)
+        trust = weights
+        for _ in range(3):
+            normal = np.einsum("tn,ni,nj->tij", trust, places, places) + 1e-9 * np.eye(3)
+            shared = places @ np.linalg.solve(normal, np.einsum("tn,ni,tna->tia", trust, places, flows))
+            trust = weights / (1 + ((flows - shared) ** 2).sum(axis=2) / LITTLE**2) ** 2
+        return self.flow - shared.reshape(self.flow.shape).astype(np.float32)
 
 
 class Measuring:

@@ -98,14 +98,14 @@ def _inspect(
 ) -> list[Inspection]:
     """Go once through all frames, and say for each inspector, and for the screening, what it has found.
 
-    The inspectors look at a frame in a thread of their own while the next ones are screened for flashes: each sees the
-    frames in order, so nothing depends on which is quicker.
+    The inspectors look at a frame in two threads, dealt out between them, while the next ones are screened for flashes:
+    each sees the frames in order, so nothing depends on which is quicker.
     """
     shape = None if planned.first is None else planned.first.shape
     share = 1 - _PATH_SHARE if planned.asked else 1
     expected = planned.frames or length_hint(frames) or 1
     counts: list[dict[Kind, int]] = []
-    with ThreadPoolExecutor(1, "inspectors") as beside:
+    with ThreadPoolExecutor(1, "inspectors") as one, ThreadPoolExecutor(1, "inspectors") as other:
         behind: deque[Future[None]] = deque()
         for frame in frames:
             fault = _format_fault(frame, shape)
@@ -114,12 +114,13 @@ def _inspect(
             shape = frame.shape
             screening.add(frame)
             counts.append(screening.counts())
-            behind.append(beside.submit(_see, inspectors, Seen.of(len(counts) - 1, frame)))
-            if len(behind) > AHEAD:
+            seen = one.submit(Seen.of, len(counts) - 1, frame)
+            behind += one.submit(_see, inspectors[::2], seen), other.submit(_see, inspectors[1::2], seen)
+            while len(behind) > 2 * AHEAD:
                 behind.popleft().result()
             report(min(1.0, len(counts) / expected) * share)
-        for seen in behind:
-            seen.result()
+        for done in behind:
+            done.result()
     if not counts:
         planned_for = "" if planned.frames is None else f"; {planned.frames} are planned"
         finding = Finding(code="frame_count", message=f"There are no frames{planned_for}.")
@@ -134,9 +135,9 @@ def _inspect(
     return [*said, flashes]
 
 
-def _see(inspectors: Sequence[Inspector], seen: Seen) -> None:
+def _see(inspectors: Sequence[Inspector], seen: Future[Seen]) -> None:
     for inspector in inspectors:
-        inspector.add(seen)
+        inspector.add(seen.result())
 
 
 def _flash_traces(counts: Sequence[Mapping[Kind, int]]) -> Iterator[Trace]:
