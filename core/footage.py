@@ -58,6 +58,9 @@ holds."""
 _INTERLACED = re.compile(r"Stream #\d+:\d+.*: Video: .*\b(top|bottom) (coded )?first")
 """The order of fields, likewise; of whole pictures it says ``progressive``, or nothing."""
 _IMAGES = {"png", "mjpeg", "webp", "bmp", "tiff", "jpegxl", "jpeg2000", "heic"}
+_CUT = re.compile(r"File ended prematurely|moov atom not found")
+"""What ffmpeg says of a Matroska and of an MP4 file of which the end is missing."""
+_NOT_WHOLE = "its end is missing: it was copied or written in part"
 _ROUNDED = Fraction(1, 900)
 """Seconds: two times that are rounded to milliseconds are no further off."""
 _PIPE_BYTES = 1 << 20
@@ -276,6 +279,8 @@ def _listing(source: Path, *outputs: Sequence[str]) -> _Listing:
         said = process.run([ffmpeg_program(), *words], unwatched, limit=DAY, on_line=listing.take)
     except ProcessFailed as error:
         raise _unreadable(source, _reason(error)) from None
+    if _CUT.search(said.stderr):  # a container without an index is read up to where it was cut, and no error is made
+        raise _unreadable(source, _NOT_WHOLE)
     listing.hdr = bool(_HDR.search(said.stderr))
     listing.interlaced = bool(_INTERLACED.search(said.stderr))
     return listing
@@ -348,6 +353,8 @@ def _reason(error: ProcessFailed) -> str:
     """What ffmpeg said last, of what went wrong."""
     if "matches no streams" in error.stderr:
         return "it holds no moving pictures"
+    if _CUT.search(error.stderr):
+        return _NOT_WHOLE
     said = re.findall(r"\[(?:error|fatal)\] (.+)", error.stderr)
     return str(said[-1]).strip() if said else str(error)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from core import delivery
+from core import delivery, image
 from core.encode.batch import BatchQuality
 from core.encode.stage import make_video
 from core.encode.tryout import try_settings
 from core.home import Home
+from core.light import Frame
 from core.qa.delivered import judge_delivered, of_the_file
 from core.rooms import ClipFolder
 from core.settings import Settings
@@ -45,7 +46,11 @@ class EncodeDaemon(StageDaemon):
         findings = record.findings
         if clip.qa is not None and (filters := self._rules.filters):
             fps, standard = clip.entry.generation_params.fps, self.settings.qa.standard
-            clip.qa = judge_delivered(clip.qa, video, fps, filters=filters, standard=standard, report=report)
+
+            def keyframe() -> Frame:
+                return image.open_image(folder.image, self.settings.image)
+
+            clip.qa = judge_delivered(clip.qa, video, fps, keyframe, filters=filters, standard=standard, report=report)
             findings = [*findings, *(reason for reason in clip.qa.reasons if of_the_file(reason))]
         for finding in findings:
             self.log.warning("encode.finding", clip=clip.clip_id, code=finding.code, finding=finding.message)

@@ -147,7 +147,7 @@ class GenerateDaemon(StageDaemon):
             self._overtaken = 0
             return waiting
         self._overtaken += 1
-        return ours + [clip for clip in waiting if clip not in ours]
+        return ours + [clip for clip in waiting if clip.model != loaded or clip.rank != first.rank]
 
     def _handle(self, folder: ClipFolder) -> None:
         self._release()

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from core import fsops
 from core.contract import QaReport
 from core.errors import Finding
 from core.footage import Footage
+from core.light import Frame
 from core.qa.flashes import Screening
 from core.qa.hazards import hazards
+from core.qa.moments import moments_of
+from core.qa.sheet import contact_sheet
 from core.qa.thresholds import Standard
 from core.work import Report
 
+FILE_SHEET = "qa_file_sheet.png"
+
 
 def judge_delivered(
-    qa: QaReport, path: Path, fps: int, *, filters: Sequence[str], standard: Standard, report: Report
+    qa: QaReport,
+    path: Path,
+    fps: int,
+    keyframe: Callable[[], Frame],
+    *,
+    filters: Sequence[str],
+    standard: Standard,
+    report: Report,
 ) -> QaReport:
     """What QA said of a clip's frames, and with it what a screening of the file at ``path`` finds.
 
     ``filters`` are the keys of ``[encode]``, one or more, by which pictures were changed after QA had seen them. A
-    violation is a warning of the first of them, and flags the clip. May be repeated: the last word on the file counts.
+    violation is a warning of the first of them, and flags the clip; a contact sheet, ``FILE_SHEET``, is then put beside
+    the file, for which ``keyframe`` is opened. May be repeated: the last word on the file counts.
     Raises ``DropreelError`` where the file cannot be read, and whatever ``report`` raises.
     """
-    screening = Screening(fps, standard)
+    screening, counts = Screening(fps, standard), []
     with Footage(path) as footage:
         for frame in footage:
             report(1.0)
             screening.add(frame)
-    said = hazards(screening.report())
+            counts.append(screening.counts())
+        said = hazards(screening.report(), counts)
+        if said.found:
+            moments = moments_of(footage, fps, said.found)
+            marked = sorted({number for each in said.found for number in each.frames})
+            fsops.write(path.parent / FILE_SHEET, contact_sheet(moments, keyframe(), said.traces, fps, marked))
+    evidence = [name for name in qa.evidence if name != FILE_SHEET]
     after = " and ".join(filters)
     found = [
         each.finding.model_copy(
@@ -46,6 +66,7 @@ def judge_delivered(
             "verdict": "fail" if "error" in severities else "flag" if "warning" in severities else "pass",
             "reasons": reasons,
             "measures": qa.measures | {f"file_{name}": value for name, value in said.measures.items()},
+            "evidence": [*evidence, FILE_SHEET] if found else evidence,
             "screened": f"screened against {standard}, and the file again after {after}; not a certification",
         }
     )

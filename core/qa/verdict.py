@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from operator import length_hint
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,16 @@ from core.light import Frame
 from core.qa.achieved import achieved_path, judge_path
 from core.qa.beginning import Beginning
 from core.qa.exposure import LUMINANCE, Exposure
-from core.qa.flashes import LIMIT, Kind, Screening
+from core.qa.flashes import Kind, Screening
 from core.qa.flicker import Flicker
 from core.qa.hazards import hazards
-from core.qa.inspector import Found, Inspection, Inspector, Place, Seen, Trace, joined
+from core.qa.inspector import Found, Inspection, Inspector, Seen, Trace, joined
 from core.qa.likeness import Likeness
+from core.qa.moments import Pictures, moments_of
 from core.qa.movement import Movement
 from core.qa.planned import Planned
 from core.qa.repeats import Repeats
-from core.qa.sheet import MOST, Moment, contact_sheet
+from core.qa.sheet import contact_sheet
 from core.qa.thresholds import QaThresholds
 from core.work import Report, unwatched
 
@@ -38,17 +38,6 @@ AHEAD = 3
 """Frames that inspectors may lag behind: some cost them twice as much as others. They look at the one before, too."""
 _PATH_SHARE = 0.2
 """Of the time of judging, where the camera must be found in the keyframe."""
-
-
-class Pictures(Protocol):
-    """A clip that lies elsewhere: its frames in order, from the first, as often as asked.
-
-    A frame may be overwritten once five more have been taken. ``operator.length_hint`` may tell how many there are.
-    """
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-    def __getitem__(self, number: int, /) -> Frame: ...
 
 
 def judge(
@@ -73,7 +62,7 @@ def judge(
     said = joined(inspections)
     said.found[:0] = [Found(flag, _ends(said)) for flag in flags]
     findings = [found.finding for found in said.found]
-    moments = _moments(frames, float(fps), said.found) if evidence else []
+    moments = moments_of(frames, float(fps), said.found) if evidence else []
     if evidence and moments:
         report(1.0)
         marked = sorted({number for found in said.found for number in found.frames})
@@ -130,22 +119,12 @@ def _inspect(
         views = planned.views[: len(counts)]
         path = achieved_path(frames, planned.asked.keyframe, views, lambda done: report(share + _PATH_SHARE * done))
         said.append(judge_path(path, planned.asked.flag))
-    flashes = hazards(screening.report())
-    flashes.traces += _flash_traces(counts)
-    return [*said, flashes]
+    return [*said, hazards(screening.report(), counts)]
 
 
 def _see(inspectors: Sequence[Inspector], seen: Future[Seen]) -> None:
     for inspector in inspectors:
         inspector.add(seen.result())
-
-
-def _flash_traces(counts: Sequence[Mapping[Kind, int]]) -> Iterator[Trace]:
-    """How many transitions some window has seen within the last second; none where none ever did."""
-    for kind in counts[0]:
-        values = [each[kind] for each in counts]
-        if any(values):
-            yield Trace(f"{kind} transitions within the last second", values, LIMIT)
 
 
 def _inspectors(planned: Planned, limits: QaThresholds) -> Iterator[Inspector]:
@@ -193,39 +172,3 @@ def _concerned(inspections: Sequence[Inspection]) -> list[Trace]:
     """How bright the clip is, and after that the traces of those that have found something."""
     traces = [trace for each in inspections for trace in each.traces if each.found or trace.name == LUMINANCE]
     return sorted(traces, key=lambda trace: trace.name != LUMINANCE)
-
-
-def _moments(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[Found]) -> list[Moment]:
-    """The frames that show what was found, in order: of each finding as many, as far as there is room."""
-    shown = [each for each in found if each.frames][:MOST]
-    codes: dict[int, list[str]] = {}
-    places: dict[int, list[Place]] = {}
-    for each in shown:
-        for number in _spread(each.frames, max(1, MOST // len(shown))):
-            codes.setdefault(number, []).append(each.finding.code)
-            places.setdefault(number, []).extend([each.place] if each.place else [])
-    pictures = _chosen(frames, set(codes))  # a clip may be shorter than what is said of it
-    return [
-        Moment(pictures[number], [f"frame {number}, {number / fps:.2f} s", *dict.fromkeys(codes[number])],
-               places[number])
-        for number in sorted(pictures)
-    ]  # fmt: skip
-
-
-def _spread(frames: Sequence[int], most: int) -> list[int]:
-    """The frames, or so many of them, evenly spread."""
-    if len(frames) <= most:
-        return list(frames)
-    return [frames[index * (len(frames) - 1) // max(1, most - 1)] for index in range(most)]
-
-
-def _chosen(frames: NDArray[np.uint8] | Pictures, numbers: set[int]) -> dict[int, Frame]:
-    """Some frames by their numbers, those that there are, read in one go."""
-    chosen: dict[int, Frame] = {}
-    last = max(numbers, default=-1)
-    for number, frame in enumerate(frames):
-        if number > last:
-            break
-        if number in numbers:
-            chosen[number] = frame.copy()
-    return chosen

@@ -53,8 +53,8 @@ def qa(
     """Judge videos as finished clips are judged: flashes, cuts, flicker, jumps, warps, boiling and drift.
 
     A video is only read. It is flagged where a person should look, and fails where it is broken. What needs the plan
-    of a clip, such as whether the camera keeps to its path, is not judged. **Exit status:** 0 where all pass, 1 where
-    one is flagged, fails or cannot be read, 130 where it was stopped.
+    of a clip, such as whether the camera keeps to its path, is not judged. All that was measured is in ``--json``.
+    **Exit status:** 0 where all pass, 1 where one is flagged, fails or cannot be read, 130 where it was stopped.
     """
     settings = lend(home)[0]
     limits = settings.qa if standard is None else settings.qa.model_copy(update={"standard": standard})
@@ -145,7 +145,6 @@ def _show(file: Path, told: dict[str, Any]) -> None:
             f"{told['screened']}: {measures['luminance_transitions']} luminance and {measures['red_transitions']} "
             f"red transitions within a second; {LIMIT} are allowed"
         )
-    lines.append(", ".join(f"{name} {value}" for name, value in measures.items() if not name.endswith("transitions")))
     for line in (*lines, *told["notes"]):
         console.print(Text(f"  {line}"), soft_wrap=True)
     for reason in told["reasons"]:

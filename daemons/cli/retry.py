@@ -31,7 +31,8 @@ def retry(
     failed = admission.failed() if clip == "all" else [folders.gpu.failed / clip]
     if not all(path.is_dir() for path in failed):
         known = ", ".join(path.name for path in admission.failed()) or "none"
-        raise DropreelError(f"{clip} is not among the failed clips. There are: {known}.")
+        raise DropreelError(f"{clip} is not among the failed clips. There are: {known}. To make a clip that has come "
+                            "back again, drop its keyframe once more, with another seed.")  # fmt: skip
     for path in failed:
         try:
             again = admission.retry(path, new_seed=new_seed).clip

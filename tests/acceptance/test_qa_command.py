@@ -177,6 +177,10 @@ def test_what_is_no_video_says_so_in_a_word(tmp_path: Path) -> None:
     made(tmp_path / "sound.mp4", "-f", "lavfi", "-t", "0.2", "-i", "sine")
     film(tmp_path / "tiny.mp4", seconds=0.1, filters="scale=8:8")
     (tmp_path / "empty.mp4").touch()
+    made(tmp_path / "whole.mkv", "-i", str(whole), "-c", "copy")
+    for name in ("whole.mp4", "whole.mkv"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name.replace("whole", "half")).write_bytes(content[: len(content) * 2 // 3])
     for name, said in (
         ("still.png", "it is a still image"),
         ("sound.mp4", "it holds no moving pictures"),
@@ -184,6 +188,8 @@ def test_what_is_no_video_says_so_in_a_word(tmp_path: Path) -> None:
         ("empty.mp4", "Invalid data"),
         ("none.mp4", "No such file"),
         ("cut.mp4", "."),
+        ("half.mp4", "its end is missing"),
+        ("half.mkv", "its end is missing"),
     ):
         with pytest.raises(DropreelError, match=f"{name} cannot be read as a video: .*{said}"), \
                 Footage(tmp_path / name) as footage:  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from core import frames, fsops, process
 from core.contract import QaReport
@@ -21,7 +22,7 @@ from core.encode.encode import MISSED, EncodeRecord, encode
 from core.encode.proof import ProofFailed, prove
 from core.encode.tryout import try_settings
 from core.errors import BadSettings, DiskFull, ProcessFailed
-from core.qa.delivered import judge_delivered
+from core.qa.delivered import FILE_SHEET, judge_delivered
 from core.qa.flashes import screen
 from core.rooms import FRAMES_FILE, ClipFolder
 from core.work import unwatched
@@ -300,6 +301,11 @@ def test_no_room_for_a_try_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> No
 # A LUT.
 
 
+def black() -> frames.Frames:
+    """A keyframe."""
+    return np.zeros((64, 64, 3), np.uint8)
+
+
 def a_lut(path: Path, *, size: int = 5) -> Path:
     """Red and blue change places, and green is dimmed: nobody could take that for an error of the encoder."""
     steps = [step / (size - 1) for step in range(size)]
@@ -325,7 +331,13 @@ def test_colours_go_through_a_lut_and_are_compared_behind_it(tmp_path: Path) -> 
     assert record.lut_sha256 is not None
     assert len(record.lut_sha256) == 64
     passed = judge_delivered(
-        QaReport(verdict="pass", screened=""), out, FPS, filters=["lut"], standard="trace24", report=unwatched
+        QaReport(verdict="pass", screened=""),
+        out,
+        FPS,
+        black,
+        filters=["lut"],
+        standard="trace24",
+        report=unwatched,
     )
     assert (passed.verdict, passed.reasons) == ("pass", [])
     assert passed.measures == {"file_luminance_transitions": 0, "file_red_transitions": 0}
@@ -381,7 +393,11 @@ def test_a_clip_that_only_flashes_behind_the_lut_is_flagged(tmp_path: Path) -> N
     assert meta.qa.screened == "screened against trace24, and the file again after lut; not a certification"
     assert [event["code"] for event in house.said("encode.finding")] == ["photosensitive_luminance"]
     [clip] = house.home.mac.results.rglob("*.mp4")
-    again = judge_delivered(meta.qa, clip, 30, filters=["lut"], standard="trace24", report=unwatched)
+    assert meta.qa.evidence == [FILE_SHEET]
+    with Image.open(clip.with_name(f"{clip.stem}.{FILE_SHEET}")) as sheet:
+        assert sheet.format == "PNG"
+        assert min(sheet.size) > 200
+    again = judge_delivered(meta.qa, clip, 30, black, filters=["lut"], standard="trace24", report=unwatched)
     assert again == meta.qa  # said once, however often it is looked at
 
 
