@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/dropreel demo
 
 test: $(VENV)/.installed-test $(VENV)/.programs
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest -n logical --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

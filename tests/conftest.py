@@ -15,6 +15,16 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+MOST_PROCESSES = 4
+"""Of tests at once: each may start daemons, and load models."""
+
+
+@pytest.hookimpl(optionalhook=True)  # it is xdist's
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, since for a fifth of their time tests wait: for ssh, for a backoff, for an end."""
+    return min(MOST_PROCESSES, (os.cpu_count() or 1) + 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What may take longest begins first: begun last, it would keep one core busy when all else is done."""
     items.sort(key=_seconds_allowed, reverse=True)

@@ -185,7 +185,7 @@ def test_what_is_no_video_says_so_in_a_word(tmp_path: Path) -> None:
         ("still.png", "it is a still image"),
         ("sound.mp4", "it holds no moving pictures"),
         ("tiny.mp4", "less than 16 pixels"),
-        ("empty.mp4", "Invalid data"),
+        ("empty.mp4", "its end is missing"),
         ("none.mp4", "No such file"),
         ("cut.mp4", "."),
         ("half.mp4", "its end is missing"),
