@@ -13,6 +13,8 @@ from core import fsops
 # Hundreds of processes import the same modules: these are compiled once, whatever the environment says of bytecode.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Several tests share the cores, and tiny networks gain nothing from threads but waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 MOST_PROCESSES = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -64,6 +65,15 @@ def _claimed(house: Household, room: str) -> list[Path]:
     return until(lambda: list(active.glob("*/2*")), "a clip is in hand", 40)
 
 
+def _ffmpeg_of(pid: int) -> int | None:
+    """A child that the tether has become."""
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+            if "ffmpeg" in Path(f"/proc/{child}/exe").readlink().name:
+                return child
+    return None
+
+
 def _is_at(clip: Path, attempt: int) -> bool:
     return clip.exists() and load(Clip, clip / "clip.json").attempts == {"generate": attempt}
 
@@ -103,8 +113,7 @@ def test_ffmpeg_dies_with_a_daemon_that_is_killed(make: Callable[..., Household]
         assert house.command("run", room, "--once")[0] == 0
     worker = house.dropreel("run", "encode")
     (clip,) = _claimed(house, "encode")
-    (ffmpeg,) = until(lambda: children(worker.pid), "ffmpeg runs")
-    until(lambda: "ffmpeg" in Path(f"/proc/{ffmpeg}/exe").readlink().name, "the tether has become ffmpeg")
+    ffmpeg = until(partial(_ffmpeg_of, worker.pid), "ffmpeg runs")
     worker.kill()
     worker.wait()
     until(lambda: not Path(f"/proc/{ffmpeg}").exists(), "ffmpeg is dead", 5)
