@@ -37,7 +37,7 @@ class Seen:
     level: Plane
     """Relative luminance of each pixel of ``picture``, 0..1."""
     picture: Frame
-    """The frame, halved by area until it is no longer than ``SMALL_SIDE``: halves are made in no time."""
+    """The frame, ``reduced``."""
     small: Grey
     """Its luma."""
 
@@ -50,14 +50,19 @@ class Seen:
     @classmethod
     def of(cls, number: int, frame: Frame) -> Seen:
         """Reduce a frame."""
-        picture = frame
-        while max(picture.shape[:2]) > SMALL_SIDE:
-            half = max(1, picture.shape[1] // 2), max(1, picture.shape[0] // 2)
-            picture = np.asarray(cv2.resize(picture, half, interpolation=cv2.INTER_AREA), np.uint8)
+        picture = reduced(frame)
         if picture is frame:  # which may be overwritten once the next one has been seen
             picture = frame.copy()
         level = luminance(linear_cells(picture, picture.shape[1], picture.shape[0]))
         return cls(number, frame, level, picture, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8))
+
+
+def reduced(picture: Frame) -> Frame:
+    """Halved by area until it is no longer than ``SMALL_SIDE``: halves are made in no time."""
+    while max(picture.shape[:2]) > SMALL_SIDE:
+        half = max(1, picture.shape[1] // 2), max(1, picture.shape[0] // 2)
+        picture = np.asarray(cv2.resize(picture, half, interpolation=cv2.INTER_AREA), np.uint8)
+    return picture
 
 
 @dataclass(frozen=True)

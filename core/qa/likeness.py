@@ -10,7 +10,7 @@ from core.camera import Camera
 from core.errors import Finding
 from core.light import Frame
 from core.qa.drift import judge_drift
-from core.qa.inspector import Grey, Inspection, Inspector, Place, Seen, Trace, joined
+from core.qa.inspector import Grey, Inspection, Inspector, Place, Seen, Trace, joined, reduced
 from core.qa.pairs import DARK, shares, texture
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
@@ -48,16 +48,19 @@ class Likeness(Inspector):
         self._frames = seen.number + 1
         if seen.number % EVERY or seen.number >= len(self._planned.views) or not seen.detailed:
             return
-        height, width = seen.small.shape
         if self._camera is None:
-            self._camera = Camera(self._keyframe, (width, height), self._planned.views)
             self._longer = max(seen.frame.shape[:2])
-        view = self._camera.render(self._planned.views[seen.number])
+            # How much detail is left is a matter of the filter: the last halving, which leaves least, is the frames'.
+            scale = 2 if seen.small.size < seen.frame[..., 0].size else 1
+            size = scale * seen.small.shape[1], scale * seen.small.shape[0]
+            self._camera = Camera(self._keyframe, size, self._planned.views)
+        view = reduced(self._camera.render(self._planned.views[seen.number]))
         expected = np.asarray(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), np.uint8)
         gain = (np.array(cv2.mean(seen.picture)[:3]) + DARK) / (np.array(cv2.mean(view)[:3]) + DARK)
         self._gains[seen.number] = np.log(gain)
         # Twice the light has twice the contrast.
-        self._sharpness[seen.number] = float(_detail(seen.small) / _detail(expected) / gain.mean() ** 2)
+        lighter = (seen.small.mean() + DARK) / (expected.mean() + DARK)
+        self._sharpness[seen.number] = float(_detail(seen.small) / _detail(expected) / lighter**2)
         self._stray[seen.number] = self._strayed(seen.small, expected)
 
     def _strayed(self, small: Grey, expected: Grey) -> tuple[float, Place]:

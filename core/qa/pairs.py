@@ -36,7 +36,7 @@ class Pairs:
     rest: Numbers
     """What no motion explains, the mean over the tile, codes of 255: ``(T, rows, columns)``."""
     texture: Numbers
-    """The mean step from a pixel to the next one, likewise."""
+    """The mean step from a pixel to the next one, likewise; 0 where the frame before cannot have shown the tile."""
     gain: Numbers
     """The logarithm of how much brighter each channel has become, the motion undone: ``(T, 3)``."""
 
@@ -93,8 +93,12 @@ class Measuring:
         if self._grid.shape[:2] != (height, width):
             self._grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
         step = None if self._planned.asked else self._planned.step(seen.number, (width, height))
+        detail = texture(seen.small)
         if step is not None:
             last = np.asarray(cv2.warpAffine(last, step, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+            # What comes into the picture was not in the one before: nothing there tells how it has moved.
+            known = cv2.warpAffine(np.ones((height, width), np.float32), step, (width, height))
+            detail = np.where(_tiles(np.asarray(known, np.float32)) > 1 - 1e-3, detail, np.float32(0))
         before = np.asarray(cv2.cvtColor(last, cv2.COLOR_RGB2GRAY), np.uint8)
         back = np.asarray(self._dis.calc(seen.small, before, None), np.float32)  # type: ignore[call-overload]  # no flow to begin with
         moved = cv2.remap(last, self._grid + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # one map instead of two
@@ -103,7 +107,7 @@ class Measuring:
             (
                 -shares(back, max(width, height)),
                 _tiles(np.asarray(left, np.uint8)),
-                texture(seen.small),
+                detail,
                 _gain(now, moved),
             )
         )

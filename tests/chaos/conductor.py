@@ -485,7 +485,7 @@ class Conductor:
         for pid in pids:
             halt(pid)
         try:
-            check_whole(self.halves)
+            check_whole(self.halves, but_for=self.flipped)
             check_claims(self.halves)
             check_manifests(self.halves, but_for=self.flipped)
         except (AssertionError, Refused, OSError, ValueError) as error:
