@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from benchmarks.rows import Row, table
 
@@ -65,7 +65,8 @@ class Measured(NamedTuple):
 
 
 Figures = dict[str, Measured]
-_FORM: TypeAdapter[Figures] = TypeAdapter(Figures)
+_FORM: TypeAdapter[Figures] = TypeAdapter(Figures, config=ConfigDict(ser_json_inf_nan="strings"))
+"""JSON knows no infinity, which is the ratio where theirs is nothing."""
 
 
 def read() -> Figures:

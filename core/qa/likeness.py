@@ -15,7 +15,7 @@ from core.qa.pairs import DARK, shares, texture
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
 
-EVERY = 5
+EVERY = 8
 """Every so many frames are compared: ghosts and what wanders stay, and a view takes as long to render as all else."""
 ROUNDING = 20.0
 """Codes squared. Rounding to a code has a variance of 1/12, which the Laplacian multiplies by 20, and resampling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_every_benchmark_is_run_and_shown() -> None:
     assert len(set(BENCHMARKS)) == len(BENCHMARKS)
     assert set(LIMITS) <= set(BENCHMARKS)
     assert all(len(page.about(name)) > 80 for name in BENCHMARKS)
+
+
+def test_a_ratio_to_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIGURES", "PAGE", "README"):
+        monkeypatch.setattr(page, name, tmp_path / name)
+    page.README.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    found = Measured([Row("found, %", 90.0, 0.0, math.inf)], "", False, 12.0, "2026-11-22", "abc1234", "a processor")
+    page.write({"faults": found})
+    assert page.read() == {"faults": found}
 
 
 def test_page_and_readme_are_what_was_measured() -> None:
