@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -114,9 +115,14 @@ class Room:
         return _ids_in(self.ready)
 
     @property
+    def places(self) -> float:
+        """How many more clips may wait here; infinite where there is no bound, negative where it was lowered."""
+        return math.inf if self.bound is None else self.bound - len(self.ids)
+
+    @property
     def full(self) -> bool:
         """Whether as many clips wait here as may."""
-        return self.bound is not None and len(self.ids) >= self.bound
+        return self.places <= 0
 
     def enter(self, folder: Path) -> None:
         """Take in a clip's folder, whole and fsynced, from anywhere on this file system."""

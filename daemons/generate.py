@@ -160,9 +160,9 @@ class GenerateDaemon(StageDaemon):
     def _companions(self, folder: ClipFolder) -> list[ClipFolder]:
         """More clips for a round; one that was attempted before is worked alone. They are charged when they run."""
         model = folder.clip.entry.generation_params.model
-        together = self.settings.presets[model].together
-        if self.next is not None and self.next.bound is not None:
-            together = min(together, self.next.bound - len(self.next.ids) - len(self._writing))
+        together: float = self.settings.presets[model].together
+        if self.next is not None:
+            together = min(together, self.next.places - len(self.busy))
         overtaking: set[str] = set()
 
         def fitting(waiting: list[Waiting]) -> list[Waiting]:

@@ -89,7 +89,7 @@ class StageDaemon(Daemon):
         """Whether nothing may be claimed now; says why once, when it changes."""
         if self.room.paused:
             reason = "paused"
-        elif self.next is not None and self.next.full:
+        elif self.next is not None and self.next.places <= len(self.busy):  # each of those has a place there
             reason = f"{self.next.name} is full"
         elif self.disk.low:
             reason = LOW

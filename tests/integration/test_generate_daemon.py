@@ -427,6 +427,33 @@ def test_a_round_leaves_no_more_than_the_next_room_holds(tmp_path: Path) -> None
     assert house.said("room.held")[-1]["reason"] == "interpolate is full"
 
 
+def test_a_clip_that_is_still_being_written_has_its_place_in_the_next_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = fed(tmp_path / "home", *"abc", settings="[rooms.bounds]\ninterpolate = 2\n")
+    worker, looked = worker_of(house), threading.Event()
+
+    def keep(folder: ClipFolder, *given: Any) -> dict[str, Any]:
+        assert folder.clip.entry.stem == "a" or looked.wait(60)
+        return stage.keep(folder, *given)
+
+    monkeypatch.setattr(generate, "keep", keep)
+    worker.step()
+    written = {hand.folder.clip.entry.stem: hand.kept for hand in worker._writing}
+    if (kept := written.get("a")) is not None:
+        kept.result(60)
+    must_wait = worker._must_wait
+
+    def look() -> bool:
+        found = must_wait()
+        looked.set()
+        return found
+
+    monkeypatch.setattr(worker, "_must_wait", look)
+    house.rest()
+    assert (set(made_by(house)), set(waiting(house))) == ({"a", "b"}, {"c"})
+
+
 def test_a_round_takes_nobody_before_a_better_clip_of_another_model(tmp_path: Path) -> None:
     house = fed(tmp_path / "home", *"abcd", presets=other_model())
     change(waiting(house)["a"], priority=5)
