@@ -7,6 +7,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -250,10 +251,19 @@ class StageRecord(Record):
     details: dict[str, Any] = {}
 
 
+Verdict = Literal["pass", "flag", "fail"]
+
+
+def verdict_of(reasons: Sequence[Finding]) -> Verdict:
+    """What all the reasons come to: an error fails a clip, a warning flags it for a human."""
+    severities = {reason.severity for reason in reasons}
+    return "fail" if "error" in severities else "flag" if "warning" in severities else "pass"
+
+
 class QaReport(Record):
     """What QA says of a clip's frames."""
 
-    verdict: Literal["pass", "flag", "fail"]
+    verdict: Verdict
     reasons: list[Finding] = []
     measures: dict[str, float | int | str | None] = {}
     screened: str
@@ -308,7 +318,7 @@ class VideoMeta(Record):
     clip_id: ClipId
     run: int
     batch_id: BatchId
-    outcome: Literal["pass", "flag", "fail"]
+    outcome: Verdict
     entry: Keyframe
     seed: int
     files: list[DeliveredFile] = []

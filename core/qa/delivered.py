@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from core import fsops
-from core.contract import QaReport
+from core.contract import QaReport, verdict_of
 from core.errors import Finding
 from core.footage import Footage
 from core.light import Frame
+from core.qa.evidence import show
 from core.qa.flashes import Screening
 from core.qa.hazards import hazards
-from core.qa.moments import moments_of
-from core.qa.sheet import contact_sheet
 from core.qa.thresholds import Standard
 from core.work import Report
 
@@ -44,10 +42,8 @@ def judge_delivered(
             screening.add(frame)
             counts.append(screening.counts())
         said = hazards(screening.report(), counts)
-        if said.found:
-            moments = moments_of(footage, fps, said.found)
-            marked = sorted({number for each in said.found for number in each.frames})
-            fsops.write(path.parent / FILE_SHEET, contact_sheet(moments, keyframe(), said.traces, fps, marked))
+        sheet = path.parent / FILE_SHEET
+        shown = show(said.found, footage, fps, traces=said.traces, keyframe=keyframe, place=sheet)
     evidence = [name for name in qa.evidence if name != FILE_SHEET]
     after = " and ".join(filters)
     found = [
@@ -60,13 +56,12 @@ def judge_delivered(
         for each in said.found
     ]
     reasons = [*(reason for reason in qa.reasons if not of_the_file(reason)), *found]
-    severities = {reason.severity for reason in reasons}
     return qa.model_copy(
         update={
-            "verdict": "fail" if "error" in severities else "flag" if "warning" in severities else "pass",
+            "verdict": verdict_of(reasons),
             "reasons": reasons,
             "measures": qa.measures | {f"file_{name}": value for name, value in said.measures.items()},
-            "evidence": [*evidence, FILE_SHEET] if found else evidence,
+            "evidence": evidence + shown,
             "screened": f"screened against {standard}, and the file again after {after}; not a certification",
         }
     )

@@ -11,7 +11,7 @@ from core.errors import Finding
 from core.light import Frame
 from core.qa.drift import judge_drift
 from core.qa.inspector import Grey, Inspection, Inspector, Place, Seen, Trace, joined, reduced
-from core.qa.pairs import DARK, shares, texture
+from core.qa.pairs import DARK, TEXTURED, shares, texture
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
 
@@ -20,9 +20,6 @@ EVERY = 8
 ROUNDING = 20.0
 """Codes squared. Rounding to a code has a variance of 1/12, which the Laplacian multiplies by 20, and resampling
 rounds more than once."""
-TEXTURED = 2.0
-"""Codes from a pixel to the next, in the mean of a tile; where there is less, a place cannot be told from its
-neighbours."""
 
 
 class Likeness(Inspector):

@@ -47,8 +47,7 @@ class QaThresholds(BaseModel):
     """Pixels a frame. A camera slower than that may show one frame twice."""
     flicker_max: float = Field(default=0.002, gt=0)
     """Share of the luminance by which that of the whole picture may go up and down, where the camera films a still:
-    clean moves stay below 0.0012 (measured, as below: at full speed, 1024x576 and
-    576x1024)."""
+    clean moves stay below 0.0012 (measured, as below: at full speed, 1024x576 and 576x1024)."""
     flicker_living_max: float = Field(default=0.012, gt=0)
     """The same, where the picture lives or nothing is known: models' clips stay below 0.009 (measured)."""
     flicker_part_max: float = Field(default=0.02, gt=0)

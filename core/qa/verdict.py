@@ -12,23 +12,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core import fsops
-from core.contract import QaReport
+from core.contract import QaReport, verdict_of
 from core.errors import Finding
 from core.light import Frame
 from core.qa.achieved import achieved_path, judge_path
 from core.qa.beginning import Beginning
+from core.qa.evidence import Pictures, show
 from core.qa.exposure import LUMINANCE, Exposure
 from core.qa.flashes import Kind, Screening
 from core.qa.flicker import Flicker
 from core.qa.hazards import hazards
 from core.qa.inspector import Found, Inspection, Inspector, Seen, Trace, joined
 from core.qa.likeness import Likeness
-from core.qa.moments import Pictures, moments_of
 from core.qa.movement import Movement
 from core.qa.planned import Planned
 from core.qa.repeats import Repeats
-from core.qa.sheet import contact_sheet
 from core.qa.thresholds import QaThresholds
 from core.work import Report, unwatched
 
@@ -62,19 +60,17 @@ def judge(
     said = joined(inspections)
     said.found[:0] = [Found(flag, _ends(said)) for flag in flags]
     findings = [found.finding for found in said.found]
-    moments = moments_of(frames, float(fps), said.found) if evidence else []
-    if evidence and moments:
+    shown: list[str] = []
+    if evidence:
         report(1.0)
-        marked = sorted({number for found in said.found for number in found.frames})
-        sheet = contact_sheet(moments, planned.first, _concerned(inspections), float(fps), marked)
-        fsops.write(evidence / SHEET, sheet)
-    severities = {finding.severity for finding in findings}
+        traces, sheet = _concerned(inspections), evidence / SHEET
+        shown = show(said.found, frames, float(fps), traces=traces, keyframe=lambda: planned.first, place=sheet)
     return QaReport(
-        verdict="fail" if "error" in severities else "flag" if "warning" in severities else "pass",
+        verdict=verdict_of(findings),
         reasons=findings,
         measures=said.measures,
         screened=f"screened against {thresholds.standard}; not a certification",
-        evidence=[SHEET] if moments else [],
+        evidence=shown,
     )
 
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from core import fsops, messages, notify
 from core.alerts import ServerAlerts, clips, gave_up, link_lost, of_clip, server_silent
 from core.cards import Card
-from core.contract import Failure, GenerationParams, Keyframe, Motion, QaReport, VideoMeta, now
+from core.contract import Failure, GenerationParams, Keyframe, Motion, QaReport, Verdict, VideoMeta, now
 from core.errors import Finding
 from core.motion import FULL, MotionType
 from core.overview import RoomStatus, ServerStatus, WorkerStatus
@@ -59,7 +59,7 @@ def keys(alerts: ServerAlerts, *rooms: RoomStatus, minute: float = 0.0) -> list[
     return [trouble.key for trouble in alerts.look(status(*rooms, seconds=next(SECONDS)), minute * 60)]
 
 
-def meta(outcome: Literal["pass", "flag", "fail"], **facts: Any) -> VideoMeta:
+def meta(outcome: Verdict, **facts: Any) -> VideoMeta:
     motion = Motion(type=MotionType.static, start_rect=FULL, end_rect=FULL, duration_sec=4.0)
     entry = Keyframe(image_path="img_1.png", motion=motion, generation_params=GenerationParams(model="camera"))
     return VideoMeta(**{"clip_id": CLIP, "run": 1, "batch_id": BATCH, "outcome": outcome, "entry": entry, "seed": 1,

@@ -11,12 +11,12 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from core import delivery, fsops, receipt
-from core.contract import Clip, Keyframe, QaReport, ResultAck, VideoMeta, load
+from core.contract import Clip, Keyframe, QaReport, ResultAck, Verdict, VideoMeta, load
 from core.errors import Cancelled, Finding, Refused
 from core.home import STAGES, MacHalf
 from core.rooms import CANCEL_FILE, CLIP_FILE, PAUSED_FILE, ClipFolder, Room, Worker
@@ -30,7 +30,6 @@ from tests.unit.living import Killed, at_work, die_at, live, settle
 from tests.unit.test_logs import STUDIO_KEYS, VIDEO_KEYS
 from tests.unit.test_rooms import BATCH, put_in
 
-Verdict = Literal["pass", "flag", "fail"]
 GENERATE = 3
 """Where its daemon is among those of a house."""
 

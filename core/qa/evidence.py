@@ -1,16 +1,18 @@
-"""Picks the frames that show what QA has found, to be looked at."""
+"""Shows what QA has found: the frames in question, on a contact sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core import fsops
 from core.light import Frame
-from core.qa.inspector import Found, Place
-from core.qa.sheet import MOST, Moment
+from core.qa.inspector import Found, Place, Trace
+from core.qa.sheet import MOST, Moment, contact_sheet
 
 
 class Pictures(Protocol):
@@ -24,7 +26,28 @@ class Pictures(Protocol):
     def __getitem__(self, number: int, /) -> Frame: ...
 
 
-def moments_of(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[Found]) -> list[Moment]:
+def show(
+    found: Sequence[Found],
+    frames: NDArray[np.uint8] | Pictures,
+    fps: float,
+    *,
+    traces: Sequence[Trace],
+    keyframe: Callable[[], Frame | None],
+    place: Path,
+) -> list[str]:
+    """Put a contact sheet at ``place``; its name, or nothing where no frame shows what was found.
+
+    ``keyframe`` is called where it is needed. Raises ``DiskFull``.
+    """
+    moments = _moments(frames, fps, found)
+    if not moments:
+        return []
+    marked = sorted({number for each in found for number in each.frames})
+    fsops.write(place, contact_sheet(moments, keyframe(), traces, fps, marked))
+    return [place.name]
+
+
+def _moments(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[Found]) -> list[Moment]:
     """The frames that show what was found, in order: of each finding as many, as far as there is room."""
     shown = [each for each in found if each.frames][:MOST]
     codes: dict[int, list[str]] = {}
