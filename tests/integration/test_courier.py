@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from core import fsops
 from core.contract import Failure, VideoMeta, load, now
 from core.errors import Stopped
 from core.rsync import Incomplete, LinkLost, LinkRefused, Rsync
@@ -21,6 +19,7 @@ from core.work import unwatched
 from tests.house import picture
 from tests.integration.machines import Machines
 from tests.integration.sshd import make_key, needs_sshd
+from tests.small_disk import resize, small_disk
 from tests.waiting import until
 
 pytestmark = [needs_sshd, pytest.mark.timeout(90)]
@@ -263,17 +262,11 @@ def test_no_key_gives_a_shell(machines: Machines, command: list[str]) -> None:
     assert not [*Path.home().glob("pwned"), *machines.server_root.rglob("pwned")]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small disk is mounted by root, on Linux")
 def test_a_full_disk_at_the_receiver_keeps_no_result_from_coming(machines: Machines) -> None:
     """And so the server gets room again: what frees its disk is what the courier fetches and acknowledges."""
     inbox = machines.server_root / "gpu"
     inbox.mkdir(exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", inbox], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode()}")
-    try:
+    with small_disk(inbox, 1):
         mac, _ = machines.open()
         courier = mac.daemons.pop()
         mac.drop("small")
@@ -292,12 +285,9 @@ def test_a_full_disk_at_the_receiver_keeps_no_result_from_coming(machines: Machi
         assert told[0].startswith(("The server's disk is full", "The server cannot be reached"))
         assert "manifest.json" not in _inbox(machines)
         assert (mac.home.mac.hot / "large.png").exists()
-        subprocess.run(["mount", "-o", "remount,size=100m", inbox], check=True)
+        resize(inbox, 100)
         machines.live_until(_is_back(machines, "large"), "with room it goes")
-    finally:
         machines.close()
-        fsops.confine()
-        subprocess.run(["umount", "-l", inbox], check=True)
 
 
 def test_what_cannot_be_carried_holds_up_no_other(machines: Machines) -> None:

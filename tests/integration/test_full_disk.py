@@ -1,19 +1,21 @@
-"""A disk that is really full, for the daemons, ffmpeg and rsync alike: work waits, and nothing is lost."""
+"""A disk that is really full, for the daemons and for their ffmpeg: work waits, and nothing is lost."""
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.errors import DropreelError
+from core import process
+from core.errors import DropreelError, ProcessFailed
 from daemons.runtime import AGAIN, Daemon
 from tests.house import House, picture
 from tests.invariants import check_always
+from tests.small_disk import small_disk
 
 LEFT = [blocks << 12 for blocks in (0, 1, 2, 3, 5, 8, 16, 24)]
 """Bytes: with each more, more of a stage's work is done before the disk is full."""
@@ -24,16 +26,10 @@ FOR = 90.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("a disk of its own needs root, on Linux")
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("nothing may be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with small_disk(place, 24):
+        yield place
 
 
 def fill(disk: Path, left: int) -> None:
@@ -58,7 +54,17 @@ def live(house: House, daemon: Daemon) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_whatever_a_full_disk_stops_goes_on_when_there_is_room(disk: Path) -> None:
+def test_whatever_a_full_disk_stops_goes_on_when_there_is_room(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints, run = [], process.run
+
+    def listened_to(*given: Any, **options: Any) -> process.Output:
+        try:
+            return run(*given, **options)
+        except ProcessFailed as error:
+            complaints.append(error.stderr)
+            raise
+
+    monkeypatch.setattr(process, "run", listened_to)
     house = House(disk / "home")
     house.start()
     sources, stopped = {}, set()
@@ -78,5 +84,7 @@ def test_whatever_a_full_disk_stops_goes_on_when_there_is_room(disk: Path) -> No
         assert {stage.attempts for stage in meta.stages.values()} == {1}, f"{left} bytes were left"
     house.stop()
     assert stopped == set(JOURNEY)
+    assert complaints
+    assert all(os.strerror(errno.ENOSPC) in complaint for complaint in complaints)
     assert not list(house.home.gpu.failed.iterdir())
     assert not [path for path in disk.rglob("*.part*") if path.is_file()]
