@@ -59,11 +59,9 @@ def house(fed: Path, tmp_path: Path) -> Iterator[Household]:
     household.close()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(fed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(fed: Path, tmp_path: Path) -> dict[str, bytes]:
     """What the four clips are where nothing happens."""
-    root = shutil.copytree(fed, tmp_path_factory.mktemp("undisturbed") / "home")
-    household = Household(root)
+    household = Household(shutil.copytree(fed, tmp_path / "undisturbed"))
     try:
         status, _, err = household.command("run", "generate", "--once")
         assert status == 0, err
@@ -83,7 +81,7 @@ def attempts(house: Household, where: str) -> dict[str, int]:
         clips = [load(Clip, path / "clip.json") for path in (house.gpu / "rooms/generate" / where).glob("2*")]
     except FileNotFoundError:
         return {}
-    return {clip.clip_id: clip.attempts["generate"] for clip in clips}
+    return {clip.clip_id: clip.attempts.get("generate", 0) for clip in clips}
 
 
 def in_the_middle(house: Household) -> str:
@@ -99,7 +97,7 @@ def in_the_middle(house: Household) -> str:
 
 
 def test_killed_in_a_round_it_is_the_attempt_of_the_clip_whose_step_ran(
-    house: Household, undisturbed: dict[str, bytes]
+    house: Household, fed: Path, tmp_path: Path
 ) -> None:
     worker = house.dropreel("run", "generate")
     in_the_middle(house)
@@ -110,7 +108,7 @@ def test_killed_in_a_round_it_is_the_attempt_of_the_clip_whose_step_ran(
     (guilty,) = (clip for clip, count in counted.items() if count)
     status, _, err = house.command("run", "generate", "--once")
     assert status == 0, err
-    assert made(house) == undisturbed
+    assert made(house) == undisturbed(fed, tmp_path)
     tried = {}
     for path in (house.gpu / "rooms/interpolate/ready").iterdir():
         record = load(Clip, path / "clip.json").stages["generate"]
@@ -118,22 +116,24 @@ def test_killed_in_a_round_it_is_the_attempt_of_the_clip_whose_step_ran(
     assert tried == {clip: (2, 1) if clip == guilty else (1, 3) for clip in counted}
 
 
-def test_told_to_stop_in_a_round_it_leaves_soon_and_all_wait_as_before(
-    house: Household, undisturbed: dict[str, bytes]
-) -> None:
+def test_told_to_stop_in_a_round_it_leaves_soon_and_all_wait_as_before(house: Household) -> None:
+    before = attempts(house, "ready")
+    assert list(before.values()) == [0, 0, 0, 0]
     worker = house.dropreel("run", "generate")
     in_the_middle(house)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(5.0) == 0
     assert attempts(house, "active/gpu0") == {}
-    assert attempts(house, "ready") == dict.fromkeys(undisturbed, 0)
+    assert attempts(house, "ready") == before
 
 
-def test_told_to_stop_while_the_model_is_loaded_it_leaves_soon(house: Household, undisturbed: dict[str, bytes]) -> None:
+def test_told_to_stop_while_the_model_is_loaded_it_leaves_soon(house: Household) -> None:
+    before = attempts(house, "ready")
+    assert list(before.values()) == [0, 0, 0, 0]
     worker = house.dropreel("run", "generate")
     log = house.gpu / "logs/generate@gpu0.log"
     until(lambda: log.exists() and "model.loading" in log.read_text(), "the model is loaded", 60)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(5.0) == 0
     assert "model.loaded" not in log.read_text()
-    assert attempts(house, "ready") == dict.fromkeys(undisturbed, 0)
+    assert attempts(house, "ready") == before

@@ -11,6 +11,7 @@ A process of its own, because forking wants a parent with one thread.
 from __future__ import annotations
 
 import collections
+import gc
 import json
 import os
 import shutil
@@ -51,6 +52,7 @@ GOOD, BAD = "good", "bad"
 def main(folder: Path) -> None:
     """Walk the journey; see above."""
     cv2.setNumThreads(1)
+    gc.freeze()  # what a collection in a child would touch, it would have to copy
     vars(keyframes)["ThreadPoolExecutor"] = InLine
     root = folder / "home"
     house = House(root)
