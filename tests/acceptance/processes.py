@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core import fsops
 from core.settings import load_settings
-from tests.house import TINY
+from tests.house import TINY, House
 
 SMALL = TINY.replace(
     "settle_seconds = 2.0", "settle_seconds = 0.1\nsidecar_grace_seconds = 0.1\nincomplete_seconds = 0.5"
@@ -42,6 +42,14 @@ class Household:
         process = self._start(words, subprocess.PIPE)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
+
+    def bring(self, *daemons: str) -> None:
+        """Let these daemons do what there is to do here and now: what comes before a test needs no processes."""
+        house = House(self.home.root)
+        house.start(*daemons)
+        house.rest()
+        house.stop()
+        fsops.confine()
 
     def _start(self, words: tuple[str, ...], output: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(

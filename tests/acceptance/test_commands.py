@@ -170,7 +170,7 @@ def test_ssh_setup_says_where_nobody_answers_and_what_a_path_there_is(tmp_path: 
 
 
 @pytest.mark.timeout(60)
-def test_a_home_is_up_once(tmp_path: Path) -> None:
+def test_a_home_is_up_once_and_what_dies_in_it_is_started_again(tmp_path: Path) -> None:
     house = Household(tmp_path / "home")
     try:
         up = house.dropreel("up")
@@ -185,17 +185,7 @@ def test_a_home_is_up_once(tmp_path: Path) -> None:
             assert status == 75
             assert "already" in err
             assert "--worker" not in err
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(15) == 0
-    finally:
-        house.close()
 
-
-@pytest.mark.timeout(60)
-def test_up_restarts_what_dies_and_leaves_alone_what_it_cannot_configure(tmp_path: Path) -> None:
-    house = Household(tmp_path / "home")
-    try:
-        up = house.dropreel("up")
         log = house.gpu / "logs/qa@cpu0.log"
 
         def starts() -> int:

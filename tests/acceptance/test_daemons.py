@@ -51,12 +51,10 @@ def _metas(house: Household) -> dict[str, VideoMeta]:
 
 
 def _feed(house: Household, count: int, **changes: Any) -> None:
-    """Bring clips as far as ``generate``, with daemons that do what there is and exit."""
+    """Bring clips as far as ``generate``."""
     for number in range(count):
         _drop(house, f"clip{number}", picture(number), **changes)
-    for daemon in ("keyframes", "courier", "intake"):
-        status, _, err = house.command("run", daemon, "--once")
-        assert status == 0, err
+    house.bring("keyframes", "courier", "intake")
 
 
 def _claimed(house: Household, room: str) -> list[Path]:
@@ -78,7 +76,9 @@ def _is_at(clip: Path, attempt: int) -> bool:
     return clip.exists() and load(Clip, clip / "clip.json").attempts == {"generate": attempt}
 
 
-def test_up_delivers_what_is_dropped_and_stops_when_told(make: Callable[..., Household]) -> None:
+def test_up_delivers_what_is_dropped_and_leaves_no_daemon_behind_when_it_is_killed(
+    make: Callable[..., Household],
+) -> None:
     house = make()
     up = house.dropreel("up")
     good, bad = picture(1), b"\x89PNG\r\n\x1a\n but no picture"
@@ -86,8 +86,11 @@ def test_up_delivers_what_is_dropped_and_stops_when_told(make: Callable[..., Hou
     _drop(house, "bad", bad)
     assert until(lambda: _metas(house).get("good"), "the clip is back", 60).outcome == "pass"
     until((house.home.mac.rejected / "bad" / "reason.json").exists, "the bad one is set aside")
-    up.send_signal(signal.SIGTERM)
-    assert up.wait(15) == 0
+    daemons = children(up.pid)
+    assert len(daemons) == 7
+    up.kill()
+    up.wait()
+    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in daemons), "all of them are gone")
     check_always(house.home, {"good.png": good, "bad.png": bad})
 
 
@@ -109,8 +112,7 @@ def test_sigterm_gives_the_clip_back_within_two_seconds(make: Callable[..., Hous
 def test_ffmpeg_dies_with_a_daemon_that_is_killed(make: Callable[..., Household]) -> None:
     house = make(BIG.replace("ultrafast", "veryslow"))
     _feed(house, 1, duration_sec=1.0)
-    for room in ("generate", "interpolate", "qa"):
-        assert house.command("run", room, "--once")[0] == 0
+    house.bring("generate", "interpolate", "qa")
     worker = house.dropreel("run", "encode")
     (clip,) = _claimed(house, "encode")
     ffmpeg = until(partial(_ffmpeg_of, worker.pid), "ffmpeg runs")
@@ -174,15 +176,6 @@ def test_a_second_worker_of_a_name_says_so_and_leaves(make: Callable[..., Househ
     status, _, err = house.command("run", "qa")
     assert status == 75
     assert "Another worker of this name is running" in err
-
-
-def test_a_killed_supervisor_leaves_no_daemon_behind(make: Callable[..., Household]) -> None:
-    house = make()
-    up = house.dropreel("up")
-    daemons = until(lambda: c if len(c := children(up.pid)) == 7 else None, "all daemons run")
-    up.kill()
-    up.wait()
-    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in daemons), "all of them are gone")
 
 
 def test_pause_holds_a_room_and_resume_lets_it_go_on(make: Callable[..., Household]) -> None:

@@ -38,16 +38,11 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "presets.toml").write_text(table)
     (root / "dropreel.toml").write_text(f'{WIDE}[generation]\nmodel = "tiny-wan_a14b"\n')
     house = Household(root)
-    try:
-        for number, stem in enumerate("abcd"):
-            (house.home.mac.hot / f"{stem}.motion.json").write_text(json.dumps(SIDECAR))
-            (house.home.mac.hot / f"{stem}.png").write_bytes(picture(number, (256, 128)))
-        for daemon in ("keyframes", "courier", "intake"):
-            status, _, err = house.command("run", daemon, "--once")
-            assert status == 0, err
-        assert len(list((house.gpu / "rooms/generate/ready").iterdir())) == 4
-    finally:
-        house.close()
+    for number, stem in enumerate("abcd"):
+        (house.home.mac.hot / f"{stem}.motion.json").write_text(json.dumps(SIDECAR))
+        (house.home.mac.hot / f"{stem}.png").write_bytes(picture(number, (256, 128)))
+    house.bring("keyframes", "courier", "intake")
+    assert len(list((house.gpu / "rooms/generate/ready").iterdir())) == 4
     return root
 
 
@@ -62,12 +57,8 @@ def house(fed: Path, tmp_path: Path) -> Iterator[Household]:
 def undisturbed(fed: Path, tmp_path: Path) -> dict[str, bytes]:
     """What the four clips are where nothing happens."""
     household = Household(shutil.copytree(fed, tmp_path / "undisturbed"))
-    try:
-        status, _, err = household.command("run", "generate", "--once")
-        assert status == 0, err
-        return made(household)
-    finally:
-        household.close()
+    household.bring("generate")
+    return made(household)
 
 
 def made(house: Household) -> dict[str, bytes]:

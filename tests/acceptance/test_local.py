@@ -72,24 +72,33 @@ def left_behind(out: Path) -> list[str]:
 
 @pytest.mark.timeout(300)
 def test_local_brings_what_can_be_made_and_says_why_the_rest_cannot(tmp_path: Path, home: Path) -> None:
-    fast = entry("fast.png", (0.4, 0.4, 0.6, 0.6))
-    manifest = by_hand(tmp_path / "batch", entry("a.png", seed=42), entry("日本 #1.png"), fast)
+    (home / "presets.toml").write_text(MISSING)
+    fast, gone = entry("fast.png", (0.4, 0.4, 0.6, 0.6)), entry("gone.png", model="gone")
+    manifest = by_hand(tmp_path / "batch", entry("a.png", seed=42), entry("日本 #1.png"), fast, gone)
+    (manifest.parent / "gone.png").write_bytes(picture(0, (256, 128)))
     before, out = contents(manifest.parent), tmp_path / "out"
     status, said, err = dropreel("local", str(manifest), "--out", str(out), "--home", str(home))
     assert (status, err) == (1, "")
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    logs = {name for name in names if name.startswith("logs/")}
     made = {f"{stem}.{end}" for stem in ("a", "日本 #1") for end in ("mp4", "video_meta.json", "video_manifest.json")}
-    assert names == {*made, "failed/fast.reason.json", "local.json"}
+    failed = {f"failed/{name}.json" for name in ("fast.reason", "gone.video_meta", "gone.video_manifest")}
+    assert names - logs == {*made, *failed, "local.json"}
     meta = load(VideoMeta, out / "a.video_meta.json")
     assert (meta.outcome, meta.seed, meta.frames, meta.fps, meta.width, meta.height) == ("pass", 42, 5, 10, 96, 64)
     assert hashlib.sha256((out / "a.mp4").read_bytes()).hexdigest() == meta.files[0].sha256
     assert json.loads((out / "failed/fast.reason.json").read_bytes())["code"] == "motion_too_fast"
     record = json.loads((out / "local.json").read_bytes())
-    assert [one["outcome"] for one in record["entries"]] == ["pass", "pass", "refused"]
+    assert [one["outcome"] for one in record["entries"]] == ["pass", "pass", "refused", "fail"]
     assert record["entries"][2]["reasons"][0] in said
-    assert "3 in all: 2 passed, 1 refused" in said
+    assert "4 in all: 2 passed, 1 failed, 1 refused" in said
+    assert load(VideoMeta, out / "failed/gone.video_meta.json").failure is not None
+    assert "model_index.json" in said
+    assert "dropreel retry" not in said
+    assert "clip.failed" in (out / "logs/generate@gpu0.log").read_text()
     assert contents(manifest.parent) == before
-    assert sorted(path.name for path in home.iterdir()) == ["dropreel.toml"], "the home that lends is not touched"
+    lent = sorted(path.name for path in home.iterdir())
+    assert lent == ["dropreel.toml", "presets.toml"], "the home that lends is not touched"
     assert left_behind(out) == []
 
 
@@ -207,20 +216,6 @@ def test_a_model_makes_takes_on_the_processor(tmp_path: Path, home: Path) -> Non
         assert 0 < made["make_seconds"] < take.stages["generate"].seconds
     videos = {path.read_bytes() for path in out.rglob("*.mp4")}
     assert len(videos) == 2, "another seed makes another clip"
-    assert left_behind(out) == []
-
-
-@pytest.mark.timeout(300)
-def test_a_clip_that_fails_leaves_its_reason_and_the_logs(tmp_path: Path, home: Path) -> None:
-    (home / "presets.toml").write_text(MISSING)
-    manifest, out = by_hand(tmp_path / "batch", entry("a.png", model="gone")), tmp_path / "out"
-    (manifest.parent / "a.png").write_bytes(picture(0, (256, 128)))
-    status, said, err = dropreel("local", str(manifest), "--out", str(out), "--home", str(home))
-    assert (status, err) == (1, "")
-    assert load(VideoMeta, out / "failed/a.video_meta.json").failure is not None
-    assert "model_index.json" in said
-    assert "dropreel retry" not in said
-    assert "clip.failed" in (out / "logs/generate@gpu0.log").read_text()
     assert left_behind(out) == []
 
 
