@@ -23,8 +23,8 @@ MOST_PROCESSES = 4
 
 @pytest.hookimpl(optionalhook=True)  # it is xdist's
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, since for a fifth of their time tests wait: for ssh, for a backoff, for an end."""
-    return min(MOST_PROCESSES, (os.cpu_count() or 1) + 1)
+    """Two more than there are cores, since for a third of their time tests wait: for ssh, for a backoff, for an end."""
+    return min(MOST_PROCESSES, (os.cpu_count() or 1) + 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

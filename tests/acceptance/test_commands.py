@@ -19,6 +19,8 @@ from tests.acceptance.processes import Household
 from tests.house import SIDECAR, picture
 from tests.waiting import children, until
 
+pytestmark = pytest.mark.timeout(60)
+
 
 def dropreel(*words: str, cwd: Path | None = None) -> tuple[int, str, str]:
     """Run a command to its end: exit status, stdout, stderr."""
@@ -169,7 +171,6 @@ def test_ssh_setup_says_where_nobody_answers_and_what_a_path_there_is(tmp_path: 
         assert dropreel("ssh-setup", "--home", str(tmp_path), "--server-home", path)[0] == 2
 
 
-@pytest.mark.timeout(60)
 def test_a_home_is_up_once_and_what_dies_in_it_is_started_again(tmp_path: Path) -> None:
     house = Household(tmp_path / "home")
     try:

@@ -494,6 +494,7 @@ def test_a_preset_that_needs_a_card_where_there_is_none(tmp_path: Path) -> None:
 
 
 @needs_no_card
+@pytest.mark.timeout(60)  # processes that import torch
 @pytest.mark.parametrize(("model", "verdict"), [("", "warn"), (SVD, "fail")])
 def test_a_card_that_computes_nothing_for_the_worker_it_is_given_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, verdict: str
