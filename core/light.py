@@ -53,6 +53,8 @@ def linear_samples(frame: Frame, side: int) -> Plane:
 
 def _one_of_four(pixels: NDArray[Any]) -> NDArray[Any]:
     """Every fourth pixel, on a lattice known as the rotated grid, half as many rows and columns of them."""
+    if pixels.strides[-1] != pixels.itemsize:  # an array of planes, or of BGR read backwards
+        pixels = np.ascontiguousarray(pixels)
     whole = pixels.view(f"V{3 * pixels.itemsize}")[..., 0]  # copied as one thing, a pixel takes half the time
     picked = np.empty((whole.shape[0] // 2, whole.shape[1] // 2), whole.dtype)
     picked[0::2, 0::2] = whole[0::4, 0::4]

@@ -236,7 +236,7 @@ class _Red(_State):
         u, v = (_chromaticity(self._light, cells) - _chromaticity(then._light, cells)).T
         apart = np.zeros_like(self._red)
         apart.flat[cells] = u * u + v * v >= (RED_STEP - _ROUNDING) ** 2
-        # Two saturated reds are never 0.2 apart, so no cell turns to red and from it at once.
+        # Two saturated reds are not 0.2 apart, unless one is next to black: then both ways are noted, and count once.
         return self._red & apart, then._red & apart
 
 

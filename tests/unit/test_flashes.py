@@ -104,6 +104,18 @@ def test_the_second_slides() -> None:
     assert (violation.start, violation.end) == (24 / 30, 36 / 30)
 
 
+@pytest.mark.parametrize("size", [(480, 270), (576, 1024), (1920, 1080)])
+def test_how_an_array_lies_in_memory_makes_no_difference(size: tuple[int, int]) -> None:
+    frames = list(drawn({(0, 0, *size): square_wave(BLACK, RED, 2, 7)}, size))
+    expected = screen(frames, 30)
+    assert expected.red_transitions == 7
+    planes = [np.ascontiguousarray(frame.transpose(2, 0, 1)) for frame in frames]
+    backwards = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
+    assert screen([one.transpose(1, 2, 0) for one in planes], 30) == expected
+    assert screen([one[..., ::-1] for one in backwards], 30) == expected
+    assert screen([np.asfortranarray(one)[:, ::-1] for one in frames], 30) == expected
+
+
 def test_bursts_that_are_a_second_apart_are_not_added() -> None:
     burst = square_wave(BLACK, WHITE, 1, 6, lead=0)
     assert whole([*burst, *[BLACK] * 30, *burst, *[BLACK] * 30, *burst], 30).passed
