@@ -24,9 +24,9 @@ def judge_drift(
     tint = np.abs(gains - brightness[:, None]).max(axis=1)
     drifts = [
         _Drift(code="brightness_drift", drifted=np.abs(brightness), limit=brightness_max,
-               words="The same things come to be {:.0%} brighter or darker than in the first frame."),
+               words="The same things come to be {:.0%} brighter or darker than at first."),
         _Drift(code="colour_drift", drifted=tint, limit=colour_max,
-               words="The same things come to have another tint than in the first frame, by {:.0%}."),
+               words="The same things come to have another tint than at first, by {:.0%}."),
     ]  # fmt: skip
     return joined([drift.judged(frames, count) for drift in drifts])
 

@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 
 from core.errors import Finding
 from core.qa.exposure import DARKEST, TILES, place_of
-from core.qa.inspector import Inspection, Inspector, Seen, Trace
+from core.qa.inspector import Inspection, Inspector, Seen, Trace, windows
 from core.qa.thresholds import QaThresholds
-
-WINDOW = 24
-"""Frames over which flicker is taken: about a second. A clip that is shorter is one window."""
 
 
 class Flicker(Inspector):
@@ -71,9 +68,8 @@ def _unsteadiness(levels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _most(series: NDArray[np.float64]) -> float:
-    """The largest median of any ``WINDOW`` of frames; windows overlap by half."""
+    """The largest median of any window of frames."""
     inner = series[1:-1]
     if not len(inner):
         return 0.0
-    starts = range(0, max(1, len(inner) - WINDOW + 1), WINDOW // 2)
-    return float(max(np.median(inner[start : start + WINDOW]) for start in starts))
+    return float(max(np.median(inner[window]) for window in windows(len(inner))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -16,6 +16,8 @@ from core.light import Frame, Plane, linear_cells, luminance
 
 DETAILED_SIDE = 128
 """Pixels of a frame's longer side: in a smaller one there is too little to tell movement and light by."""
+WINDOW = 24
+"""Frames over which what lasts is taken: about a second."""
 
 Place = tuple[float, float, float, float]
 """``(x1, y1, x2, y2)`` as shares of the frame's width and height."""
@@ -43,8 +45,8 @@ class Seen:
 
     @property
     def detailed(self) -> bool:
-        """Whether the frame is large enough to judge movement and light in its parts."""
-        height, width = self.frame.shape[:2]
+        """Whether movement and light can be judged in its parts; the flow of less than 32 rows crashes OpenCV."""
+        height, width = self.small.shape
         return bool(max(height, width) >= DETAILED_SIDE and min(height, width) >= DETAILED_SIDE // 4)
 
     @classmethod
@@ -55,6 +57,13 @@ class Seen:
             picture = frame.copy()
         level = luminance(linear_cells(picture, picture.shape[1], picture.shape[0]))
         return cls(number, frame, level, picture, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8))
+
+
+def windows(count: int) -> Iterator[slice]:
+    """Windows of ``WINDOW`` frames, or of all there are, up to the last one; they overlap by half or more."""
+    last = max(0, count - WINDOW)
+    for start in (*range(0, last, WINDOW // 2), last):
+        yield slice(start, start + WINDOW)
 
 
 def reduced(picture: Frame) -> Frame:

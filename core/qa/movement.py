@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from core.errors import Finding
 from core.qa.drift import judge_drift
-from core.qa.inspector import Inspection, Inspector, Seen, Trace, joined
+from core.qa.inspector import Inspection, Inspector, Seen, Trace, joined, windows
 from core.qa.pairs import LITTLE, TEXTURED, Measuring, Pairs
 from core.qa.planned import Planned
 from core.qa.thresholds import QaThresholds
@@ -15,8 +15,6 @@ from core.qa.thresholds import QaThresholds
 Series = NDArray[np.float64]
 """A number for each pair of frames, ``(T,)``."""
 
-WINDOW = 24
-"""Frames over which what lasts is taken: about a second."""
 AROUND = 2
 """Pairs on either side with which a pair that jumps is compared."""
 SLOW, ITSELF = 0.01, 0.001
@@ -56,7 +54,7 @@ class Movement(Inspector):
             self._warp(pairs, said)
             self._boil(pairs, said)
             if not self._filmed:  # else it is known how bright each frame is to be, and ``Likeness`` looks
-                gains = np.vstack([np.zeros(3), _followed(pairs).cumsum(axis=0)])
+                gains = np.vstack([np.zeros(3), followed(pairs)])
                 limits = self._limits
                 drift = judge_drift(gains, range(len(gains)), len(gains), limits.brightness_drift_living_max,
                                     limits.colour_drift_living_max)  # fmt: skip
@@ -167,19 +165,21 @@ def boiling(pairs: Pairs) -> Series:
     )
 
 
-def _followed(pairs: Pairs) -> NDArray[np.float64]:
-    """The gains of the pairs; none across a cut, where nothing in the one frame is found in the other."""
-    share = np.median(pairs.rest / (pairs.texture + 1), axis=(1, 2))
-    return np.where((share < LOST)[:, None], pairs.gain.astype(np.float64), 0.0)
+def followed(pairs: Pairs) -> NDArray[np.float64]:
+    """The gains of the pairs, added up; from nothing again at a cut, behind which other things are seen."""
+    cut = np.median(pairs.rest / (pairs.texture + 1), axis=(1, 2)) >= LOST
+    gains = np.where(cut[:, None], 0.0, pairs.gain.astype(np.float64))
+    shots = np.split(gains, np.flatnonzero(cut))
+    return np.concatenate([shot.cumsum(axis=0) for shot in shots])
 
 
 def most(series: Series) -> tuple[float, int]:
-    """The largest median of any ``WINDOW`` pairs, and the frame in the middle of it."""
+    """The largest median of any window of pairs, and the frame in the middle of it."""
     best = 0.0, 1
-    for start in range(0, max(1, len(series) - WINDOW + 1), WINDOW // 2):
-        part = series[start : start + WINDOW]
+    for window in windows(len(series)):
+        part = series[window]
         if 2 * np.count_nonzero(np.isfinite(part)) > len(part):
-            best = max(best, (float(np.nanmedian(part)), start + len(part) // 2 + 1))
+            best = max(best, (float(np.nanmedian(part)), window.start + len(part) // 2 + 1))
     return best
 
 

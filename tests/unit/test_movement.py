@@ -121,6 +121,36 @@ def test_a_picture_without_detail_and_one_too_small_are_not_judged() -> None:
     assert codes(small, Planned()) == []
 
 
+@pytest.mark.parametrize("size", [(60, 468), (64, 1920), (3840, 64), (96, 1536), (31, 400)])
+def test_a_banner_has_too_few_rows_for_flow_and_is_judged_by_the_rest(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    report = judge(noise, FPS, Planned(), LIMITS)
+    assert report.measures["frames"] == 3
+    assert "warp" not in report.measures
+
+
+@pytest.mark.parametrize("first", [0, 7, 20, 31])
+def test_what_lasts_is_found_wherever_in_the_clip_it_is(first: int) -> None:
+    frames = np.repeat(CLIP.frames[:1], 48, axis=0)
+    for plant, strength, code in ((flicker, 0.05, "flicker"), (boil, 0.9, "texture_boil")):
+        faulty = frames.copy()
+        faulty[first : first + 17] = plant(frames[first : first + 17], strength, np.random.default_rng(1))
+        assert code in codes(faulty, Planned()), code
+
+
+def test_light_is_followed_from_cut_to_cut() -> None:
+    shot = np.stack([(frame * (0.9 + 0.1 * share)).astype(np.uint8) for frame, share in
+                     zip(CLIP.frames[:9], np.linspace(0, 1, 9), strict=True)])  # fmt: skip
+    other = np.asarray(shot[:, ::-1, ::-1])
+
+    def drift(shots: int) -> float:
+        clip = np.concatenate([(shot, other)[number % 2] for number in range(shots)])
+        return float(said(clip, Planned())["movement"].measures["brightness_drift"] or 0)
+
+    assert drift(1) > 0.03
+    assert drift(8) == pytest.approx(drift(2), rel=0.05)
+
+
 def test_clean_clips_are_as_fast_as_the_motion_rules_allow() -> None:
     steps = [max(abs(now.x1 - was.x1), abs(now.x2 - was.x2)) / was.width for was, now in pairwise(CLIP.views)]
     assert max(steps) * FPS == pytest.approx(0.8 * 0.2, rel=0.05)
