@@ -43,7 +43,7 @@ def judge_delivered(
             counts.append(screening.counts())
         said = hazards(screening.report(), counts)
         sheet = path.parent / FILE_SHEET
-        shown = show(said.found, footage, fps, traces=said.traces, keyframe=keyframe, place=sheet)
+        shown = show(said.found, footage, fps, traces=said.traces, keyframe=keyframe, place=sheet, report=report)
     evidence = [name for name in qa.evidence if name != FILE_SHEET]
     after = " and ".join(filters)
     found = [

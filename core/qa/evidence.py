@@ -13,6 +13,7 @@ from core import fsops
 from core.light import Frame
 from core.qa.inspector import Found, Place, Trace
 from core.qa.sheet import MOST, Moment, contact_sheet
+from core.work import Report
 
 
 class Pictures(Protocol):
@@ -34,12 +35,13 @@ def show(
     traces: Sequence[Trace],
     keyframe: Callable[[], Frame | None],
     place: Path,
+    report: Report,
 ) -> list[str]:
     """Put a contact sheet at ``place``; its name, or nothing where no frame shows what was found.
 
-    ``keyframe`` is called where it is needed. Raises ``DiskFull``.
+    ``keyframe`` is called where it is needed. Raises ``DiskFull``, and what ``report`` does.
     """
-    moments = _moments(frames, fps, found)
+    moments = _moments(frames, fps, found, report)
     if not moments:
         return []
     marked = sorted({number for each in found for number in each.frames})
@@ -47,7 +49,7 @@ def show(
     return [place.name]
 
 
-def _moments(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[Found]) -> list[Moment]:
+def _moments(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[Found], report: Report) -> list[Moment]:
     """The frames that show what was found, in order: of each finding as many, as far as there is room."""
     shown = [each for each in found if each.frames][:MOST]
     codes: dict[int, list[str]] = {}
@@ -56,7 +58,7 @@ def _moments(frames: NDArray[np.uint8] | Pictures, fps: float, found: Sequence[F
         for number in _spread(each.frames, max(1, MOST // len(shown))):
             codes.setdefault(number, []).append(each.finding.code)
             places.setdefault(number, []).extend([each.place] if each.place else [])
-    pictures = _chosen(frames, set(codes))  # a clip may be shorter than what is said of it
+    pictures = _chosen(frames, set(codes), report)  # a clip may be shorter than what is said of it
     return [
         Moment(pictures[number], [f"frame {number}, {number / fps:.2f} s", *dict.fromkeys(codes[number])],
                places[number])
@@ -71,13 +73,14 @@ def _spread(frames: Sequence[int], most: int) -> list[int]:
     return [frames[index * (len(frames) - 1) // max(1, most - 1)] for index in range(most)]
 
 
-def _chosen(frames: NDArray[np.uint8] | Pictures, numbers: set[int]) -> dict[int, Frame]:
+def _chosen(frames: NDArray[np.uint8] | Pictures, numbers: set[int], report: Report) -> dict[int, Frame]:
     """Some frames by their numbers, those that there are, read in one go."""
     chosen: dict[int, Frame] = {}
     last = max(numbers, default=-1)
     for number, frame in enumerate(frames):
         if number > last:
             break
+        report(1.0)
         if number in numbers:
             chosen[number] = frame.copy()
     return chosen

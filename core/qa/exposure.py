@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,9 +43,10 @@ class Swing:
 class Exposure(Inspector):
     """Keeps the mean luminance of every frame and of its tiles."""
 
-    def __init__(self, limits: QaThresholds, planned: Sequence[float] = ()) -> None:
+    def __init__(self, limits: QaThresholds, fps: float, planned: Sequence[float] = ()) -> None:
         """``planned`` is how bright each frame is to be, mean relative luminance 0..1, where that is known."""
         self._limits = limits
+        self._slower = max(1.0, fps / 30)
         self._planned = planned
         self._tiles: list[NDArray[np.float32]] = []
 
@@ -115,8 +117,10 @@ class Exposure(Inspector):
 
         The limit is a share of the brighter of the two levels. A swing is a flash if within ``swing_back_frames``
         at least half of it is undone, and a cut if not. In a single tile only a flash of one frame counts: what
-        moves through a tile takes longer, and what moves into it stays.
+        moves through a tile takes longer, and what moves into it stays. Of more than 30 frames a second it may be
+        as many more.
         """
+        back_within = math.ceil(self._limits.swing_back_frames * self._slower), math.ceil(self._slower)
         tiles = np.array(self._tiles, np.float64).reshape(-1, TILES * TILES)
         levels = np.column_stack([tiles.mean(axis=1), tiles])
         change = np.diff(levels, axis=0)
@@ -126,18 +130,20 @@ class Exposure(Inspector):
         for frame in np.flatnonzero(large.any(axis=1)) + 1:
             if found and found[-1].kind == "flash" and frame <= found[-1].last + 1:
                 continue  # the way back
-            swing = _swing(levels, int(frame), np.flatnonzero(large[frame - 1]), self._limits.swing_back_frames)
+            swing = _swing(levels, int(frame), np.flatnonzero(large[frame - 1]), *back_within)
             if swing is not None:
                 found.append(swing)
         return found
 
 
-def _swing(levels: NDArray[np.float64], frame: int, places: NDArray[np.intp], back_within: int) -> Swing | None:
+def _swing(
+    levels: NDArray[np.float64], frame: int, places: NDArray[np.intp], whole_within: int, part_within: int
+) -> Swing | None:
     """The swing that shows at ``frame``; place 0 is the frame as a whole, the others are its tiles."""
     change = np.abs(levels[frame] - levels[frame - 1])
     for place in sorted(places, key=lambda place: (place != 0, -change[place])):
         before, after = float(levels[frame - 1, place]), float(levels[frame, place])
-        rest = levels[frame + 1 : frame + 1 + (1 if place else back_within), place]
+        rest = levels[frame + 1 : frame + 1 + (part_within if place else whole_within), place]
         back = np.flatnonzero(np.abs(rest - before) <= abs(after - before) / 2)
         if back.size:
             tile = divmod(int(place) - 1, TILES) if place else None

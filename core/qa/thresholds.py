@@ -37,7 +37,8 @@ class QaThresholds(BaseModel):
     """Share of the brighter frame's mean luminance that may come or go in one frame, in the whole frame or one of
     sixteen tiles. Camera moves over stills stay below 0.01, a frame of half the light is above (measured)."""
     swing_back_frames: int = Field(default=3, ge=1)
-    """Frames within which a swing comes back if it is a flash and not a cut: 100 ms at 30 fps."""
+    """Frames within which a swing comes back if it is a flash and not a cut: 100 ms at 30 fps, and of more frames a
+    second as many more."""
     repeat_difference_max: float = Field(default=0.25, gt=0)
     """Codes of 255. Two frames whose mean absolute difference is smaller are one frame shown twice: a quarter of a
     code is what rounding makes of nothing."""

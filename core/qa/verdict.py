@@ -55,21 +55,21 @@ def judge(
     the house's own. Where there is something to show, a contact sheet is put into the folder ``evidence``, if one is
     given. ``report`` is called at least every 100 ms; what it raises ends the work, and nothing is left behind.
     """
-    inspectors = [*_inspectors(planned, thresholds), *more]
+    inspectors = [*_inspectors(planned, thresholds, float(fps)), *more]
     inspections = _inspect(frames, planned, Screening(fps, thresholds.standard), inspectors, report)
     said = joined(inspections)
     said.found[:0] = [Found(flag, _ends(said)) for flag in flags]
     findings = [found.finding for found in said.found]
     shown: list[str] = []
     if evidence:
-        report(1.0)
         traces, sheet = _concerned(inspections), evidence / SHEET
-        shown = show(said.found, frames, float(fps), traces=traces, keyframe=lambda: planned.first, place=sheet)
+        shown = show(said.found, frames, float(fps), traces=traces, keyframe=lambda: planned.first, place=sheet,
+                     report=report)  # fmt: skip
     return QaReport(
         verdict=verdict_of(findings),
         reasons=findings,
         measures=said.measures,
-        screened=f"screened against {thresholds.standard}; not a certification",
+        screened=f"screened against {thresholds.standard}; not a certification" if said.measures else "not screened",
         evidence=shown,
     )
 
@@ -123,13 +123,13 @@ def _see(inspectors: Sequence[Inspector], seen: Future[Seen]) -> None:
         inspector.add(seen.result())
 
 
-def _inspectors(planned: Planned, limits: QaThresholds) -> Iterator[Inspector]:
+def _inspectors(planned: Planned, limits: QaThresholds, fps: float) -> Iterator[Inspector]:
     """Those of the house that have something to hold the clip against."""
     if planned.first is not None:
         yield Beginning(planned.first, planned.first_limits or limits.first)
     if planned.still is not None:
         yield Likeness(limits, planned, planned.still)
-    yield Exposure(limits, planned.levels)
+    yield Exposure(limits, fps, planned.levels)
     yield Flicker(limits, filmed=planned.still is not None)
     yield Movement(limits, planned)
     yield Repeats(limits, planned)

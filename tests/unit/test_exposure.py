@@ -26,15 +26,15 @@ def textured(seed: int = 5, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(blobs, size, interpolation=cv2.INTER_CUBIC).clip(0, 255), np.uint8)
 
 
-def measured(frames: Iterable[NDArray[np.uint8]]) -> Exposure:
-    exposure = Exposure(LIMITS)
+def measured(frames: Iterable[NDArray[np.uint8]], fps: float = 30) -> Exposure:
+    exposure = Exposure(LIMITS, fps)
     for number, frame in enumerate(frames):
         exposure.add(Seen.of(number, frame))
     return exposure
 
 
-def swings(frames: Iterable[NDArray[np.uint8]]) -> list[Swing]:
-    return measured(frames).swings()
+def swings(frames: Iterable[NDArray[np.uint8]], fps: float = 30) -> list[Swing]:
+    return measured(frames, fps).swings()
 
 
 def lit(frame: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
@@ -76,6 +76,19 @@ def test_a_flash_in_a_part_of_the_picture_names_its_tile() -> None:
     assert (swing.kind, swing.frame, swing.tile) == ("flash", 2, (1, 2))
 
 
+@pytest.mark.parametrize(("fps", "whole", "part"), [(30, 3, 1), (60, 6, 2), (120, 12, 4)])
+def test_a_flash_may_last_as_long_at_any_rate(fps: float, whole: int, part: int) -> None:
+    frame = textured()
+    flashed = frame.copy()
+    flashed[16:32, 48:72] = 255
+
+    def found(changed: NDArray[np.uint8], length: int) -> list[str]:
+        return [swing.kind for swing in swings([*[frame] * 6, *[changed] * length, *[frame] * 6], fps)]
+
+    assert (found(lit(frame, 3.0), whole), found(flashed, part)) == (["flash"], ["flash"])
+    assert (found(lit(frame, 3.0), whole + 1), found(flashed, part + 1)) == (["cut", "cut"], [])
+
+
 def test_a_thing_that_moves_through_a_tile_is_no_flash() -> None:
     frames = []
     for left in range(-24, 96, 6):  # as large as a tile, a quarter of it a frame
@@ -111,7 +124,7 @@ def test_levels_are_mean_linear_luminance() -> None:
 
 @pytest.mark.parametrize(("planned", "severity"), [([0.2] * 12, "error"), ([], "warning")])
 def test_black_frames_in_a_clip_that_is_not(planned: list[float], severity: str) -> None:
-    exposure = Exposure(LIMITS, planned)
+    exposure = Exposure(LIMITS, 30, planned)
     for number in range(12):
         frame = np.zeros((64, 96, 3), np.uint8) if number >= 9 else textured()
         exposure.add(Seen.of(number, frame))
@@ -121,7 +134,7 @@ def test_black_frames_in_a_clip_that_is_not(planned: list[float], severity: str)
 
 @pytest.mark.parametrize("planned", [[0.01] * 12, []])
 def test_a_clip_that_is_dark_throughout_may_be_meant_so(planned: list[float]) -> None:
-    exposure = Exposure(LIMITS, planned)
+    exposure = Exposure(LIMITS, 30, planned)
     for number in range(12):
         frame = np.full((64, 96, 3), 5 if number < 9 else 0, np.uint8)
         exposure.add(Seen.of(number, frame))
