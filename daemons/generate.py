@@ -106,7 +106,7 @@ class GenerateDaemon(StageDaemon):
             self.log.error("model.missing", model=preset.name, reason=str(error))
 
     def work(self, folder: ClipFolder, report: Report) -> dict[str, Any]:
-        """Make the base frames of a clip that needs no model."""
+        """Make the base frames of a clip that needs no model. Raises ``Refused`` for one whose preset is gone."""
         with self.runtime.metrics.gpu_time():
             plan = film(folder, self.settings, report)
         self.tracker.track_video_operation("generate", folder.clip, folder.image, frame_count=plan["frames"])
@@ -151,7 +151,8 @@ class GenerateDaemon(StageDaemon):
 
     def _handle(self, folder: ClipFolder) -> None:
         self._release()
-        if self.settings.presets[folder.clip.entry.generation_params.model].camera == "path":
+        preset = self.settings.presets.get(folder.clip.entry.generation_params.model)
+        if preset is None or preset.camera == "path":
             super()._handle(folder)
         else:
             self._charged = folder

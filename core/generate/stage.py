@@ -12,7 +12,7 @@ from core import frames, image
 from core.camera import Camera
 from core.contract import GenerationParams, Keyframe, Motion
 from core.generate import camera, checks
-from core.generate.plan import Plan, plan_of
+from core.generate.plan import Plan, plan_of, preset_of
 from core.generate.presets import Preset
 from core.generate.prompts import clip_caption
 from core.motion import FULL, MotionType, Rect, Size
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def film(folder: ClipFolder, settings: Settings, report: Report) -> dict[str, Any]:
     """Make the base frames of a preset that has no model; returns the recorded plan.
 
-    Raises ``DiskFull``, and what ``report`` raises.
+    Raises ``Refused`` where the preset is gone, ``DiskFull``, and what ``report`` raises.
     """
     return _head(folder, settings) | camera.generate(folder, settings, report)
 
@@ -87,7 +87,7 @@ def keep(folder: ClipFolder, job: Job, made: Made, settings: Settings) -> dict[s
 
 def _head(folder: ClipFolder, settings: Settings) -> dict[str, Any]:
     """What made it: the preset as it was, whatever its table says by the time that one asks."""
-    preset = settings.presets[folder.clip.entry.generation_params.model]
+    preset = preset_of(folder.clip.entry, settings)
     return {"model": preset.name, "family": preset.family, "seed": folder.clip.seed,
             "preset": preset.model_dump(mode="json")}  # fmt: skip
 

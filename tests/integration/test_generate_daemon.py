@@ -381,6 +381,15 @@ def other_model(**changes: Any) -> str:
     return table.replace("[tiny-wan_a14b]", "[tiny-other]")
 
 
+def test_a_clip_whose_preset_is_gone_is_refused_and_others_are_made(tmp_path: Path) -> None:
+    house = fed(tmp_path / "home", "a", "b")
+    change(waiting(house)["a"], entry={"generation_params": {"model": "gone"}})
+    house.rest()
+    assert list(failed(house).values()) == ["model_unknown"]
+    assert set(made_by(house)) == {"b"}
+    assert not house.said("clip.attempt_failed")
+
+
 def test_without_its_weights_a_clip_is_refused_and_others_are_made(tmp_path: Path) -> None:
     house = fed(tmp_path / "home", "a", "b", "c", presets=other_model(folder=tmp_path / "nowhere"))
     for stem in "ab":
