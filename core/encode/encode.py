@@ -227,7 +227,7 @@ def _findings(scored: QualityScore, first: FirstFrame | None, settings: EncodeSe
             code="first_frame_encoded",
             message=f"The first picture of the file is not quite the first frame (SSIM {first.ssim:.3f}, PSNR "
             f"{first.psnr:.1f} dB).",
-            severity="warning",
+            severity="note",
             field="encode.first_ssim_min",
             value=first.ssim,
             limit=settings.first_ssim_min,
