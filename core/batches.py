@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core import fsops
-from core.companions import SIDECAR_SUFFIX, group, housekeeping, ignored, is_image
+from core.companions import SIDECAR_SUFFIX, group, housekeeping, ignored, images_of, is_image
 from core.contract import (
     BATCH_ID,
     BATCH_ID_FORMAT,
@@ -233,9 +233,10 @@ class Batches:
                 if any(name.is_absolute() or ".." in name.parts for name in names):
                     continue  # not written by us
                 files = [self._mac.hot.joinpath(*name.parts) for name in names]
-                if any(is_image(file.name) and file.exists() for file in files):
+                images = images_of(file.name for file in files)
+                if any(file.name in images and file.exists() for file in files):
                     continue  # the picture is there: not yet rejected, or dropped again
-                if not any(is_image(file.name) and (reason.parent / file.name).exists() for file in files):
+                if not any((reason.parent / name).exists() for name in images):
                     continue  # the operator has taken it out, to mend it
                 for file in files:
                     if file.is_file() and not (reason.parent / file.name).exists():

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif")
+REFUSED_EXTENSIONS = (".tif", ".tiff", ".bmp", ".gif", ".avif", ".jxl")
+"""Pictures that are not decoded. One with no better one beside it is examined, and refused, instead of lying there."""
 SIDECAR_SUFFIX = ".motion.json"
 
 # A name that ends in one of these says exactly which stem it belongs to: `a.b.motion.json` is the sidecar of
@@ -62,8 +64,15 @@ def housekeeping(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends like a picture's, in upper or lower case."""
+    """Whether the name ends like that of a picture which may be decoded, in upper or lower case."""
     return _ends(name, *IMAGE_EXTENSIONS)
+
+
+def images_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Which of one stem's files are its picture: those that may be decoded, else those that cannot be."""
+    given = tuple(names)
+    decoded = tuple(name for name in given if is_image(name))
+    return decoded or tuple(name for name in given if _ends(name, *REFUSED_EXTENSIONS))
 
 
 def group(names: Iterable[str]) -> dict[str, Group]:
@@ -81,7 +90,7 @@ def group(names: Iterable[str]) -> dict[str, Group]:
 
 
 def _sort(stem: str, names: list[str]) -> Group:
-    images = tuple(name for name in names if is_image(name))
+    images = images_of(names)
     sidecars = tuple(name for name in names if _ends(name, SIDECAR_SUFFIX))
     others = tuple(name for name in names if name not in images + sidecars)
     return Group(stem, images, sidecars, others)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.companions import IMAGE_EXTENSIONS, Group, group, ignored, is_image
+from core.companions import IMAGE_EXTENSIONS, Group, group, ignored, images_of, is_image
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,19 @@ def test_is_image() -> None:
     assert not any(map(is_image, ("a.gif", "png", "a.png.part", "a.motion.json", "a.pngx", "")))
 
 
+def test_a_picture_that_is_not_decoded_is_one_only_where_there_is_no_better() -> None:
+    assert images_of(["a.motion.json", "a.TIF", "a.gif"]) == ("a.TIF", "a.gif")
+    assert images_of(["a.motion.json", "a.tif", "a.png"]) == ("a.png",)
+    assert images_of(["a.motion.json", "a.psd"]) == ()
+
+
 ENDINGS = (
     *(
         ".png",
         ".JPG",
         ".webp",
         ".heic",
+        ".tif",
         ".motion.json",
         ".Motion.Json",
         ".video_meta.json",
@@ -212,7 +219,7 @@ def test_every_name_is_in_exactly_one_group_and_nothing_is_invented(names: list[
     for stem, found in groups.items():
         assert found.stem == stem == unicodedata.normalize("NFC", stem)
         assert stem
-        assert set(found.images) == {name for name in found.files if is_image(name)}
+        assert found.images == images_of(found.files)
         for name in found.files:
             whole = unicodedata.normalize("NFC", name)
             assert whole == stem or whole.startswith(f"{stem}.")

@@ -431,6 +431,7 @@ def _fifo(hot: Path) -> None:
 
 BAD = {
     "no picture": (_drop(b"some text"), "image_not_supported", None),
+    "a TIFF": (lambda hot: put(hot, a__tif=b"II*\0", a__motion__json=SIDECAR_BYTES), "image_not_supported", None),
     "a bomb": (_drop(BOMB), "image_too_large", None),
     "too many bytes": (_drop(bytes((64 << 20) + 1)), "file_too_large", None),
     "too small": (_drop(picture(size=(31, 60))), "image_too_small", None),
