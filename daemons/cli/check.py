@@ -16,7 +16,7 @@ from core.contract import MAX_JSON_BYTES, Keyframe, Manifest, MotionSidecar, Rec
 from core.drops import Drop, scan
 from core.errors import DropreelError, Finding, OutsideZone, Refused
 from core.examine import Judged, caption_name, examine, judge_entry
-from core.home import HOT_FOLDER, SETTINGS_FILE, Home
+from core.home import HOT_FOLDER, MANIFEST_FILE, REASON_FILE, SETTINGS_FILE, Home
 from core.logs import harmless
 from core.mend import changed, mend_drop, mend_entry
 from core.settings import Settings, load_settings
@@ -29,7 +29,7 @@ Found = Iterator[tuple[str, list[Finding]]]
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Images, sidecars, manifests, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, sidecars, manifests, or folders of one of these.")],
     home: HomeOption = HERE,
     fix: Annotated[
         Path | None,
@@ -54,7 +54,10 @@ def check(
     fixes = _Fixes(fix, paths, folders) if fix else None
     found: dict[str, list[Finding]] = {}
     for path in paths:
-        for name, findings in _check(path.absolute(), settings, fixes):
+        said = list(_check(path.absolute(), settings, folders, fixes))
+        if not said:
+            typer.echo(f"{path}: there is nothing in this folder to check.", err=True)
+        for name, findings in said:
             found.setdefault(name, []).extend(findings)
     if as_json:
         typer.echo(
@@ -133,11 +136,14 @@ def _fixed(findings: list[Finding]) -> str | None:
     return next((finding.file for finding in findings if finding.code == "fixed"), None)
 
 
-def _check(path: Path, settings: Settings, fixes: _Fixes | None) -> Found:
-    if path.is_dir():
-        for drop in scan(path, ()):
-            yield str(drop.folder / (drop.group.files[0])), _drop(drop, path, settings, fixes)
-    elif companions.is_image(path.name) or path.name.endswith(companions.SIDECAR_SUFFIX):
+def _check(path: Path, settings: Settings, home: Home | None, fixes: _Fixes | None) -> Found:
+    if (path / MANIFEST_FILE).is_file():
+        yield from _check_manifest(path / MANIFEST_FILE, settings, fixes)
+    elif path.is_dir():
+        for drop in scan(path, (home.mac.sent, home.mac.rejected) if home else ()):
+            if set(drop.files) != {REASON_FILE}:  # of a drop that was rejected
+                yield str(drop.folder / (drop.group.files[0])), _drop(drop, path, settings, fixes)
+    elif companions.images_of([path.name]) or path.name.endswith(companions.SIDECAR_SUFFIX):
         ours = scan(path.parent, (p for p in path.parent.iterdir() if p.is_dir()))
         holds_it = next((drop for drop in ours if path.name in drop.files), None)
         if holds_it is None:

@@ -68,7 +68,7 @@ def local(
         outcomes = batch.run(orders, wanted.project_id, wanted.batch_id)
     record = {"manifest": str(file.absolute()), "draft": said, "seeds": seeds, "device": device,
               "entries": [_entry_record(outcome, out) for outcome in outcomes]}  # fmt: skip
-    fsops.write(out / LOCAL_FILE, _json(record))
+    fsops.write(fsops.free_name(out / LOCAL_FILE), _json(record))
     if seeds > 1:
         _rank(outcomes, out, seeds)
     summary(outcomes, out)
@@ -178,7 +178,7 @@ def _rank(outcomes: Sequence[Outcome], out: Path, seeds: int) -> None:
             ranking.append({"place": number, "name": take.entry.stem, "seed": seed, "outcome": take.verdict,
                             "reasons": take.reasons, "measures": measures})  # fmt: skip
         console.print(table)
-    fsops.write(out / RANKING_FILE, _json({"by": trial.RANKING, "takes": ranking}))
+    fsops.write(fsops.free_name(out / RANKING_FILE), _json({"by": trial.RANKING, "takes": ranking}))
 
 
 def _take_key(outcome: Outcome) -> tuple[float, ...]:

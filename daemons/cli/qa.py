@@ -66,10 +66,12 @@ def qa(
         for file in files:
             try:
                 said[str(file)] = told = _judged(file, opened, limits, Path(folder) if out else None)
-                if out and told["sheet"]:
-                    sheet = out / f"{file.stem}.qa.png"
+                sheet = (out or Path(folder)) / f"{file.stem}.qa.png"
+                if told["sheet"]:
                     fsops.write(sheet.absolute(), Path(folder, SHEET).read_bytes())
                     told["sheet"] = str(sheet)
+                elif sheet.exists():
+                    fsops.remove(sheet.absolute())  # it shows what an earlier version of the video had against it
             except DropreelError as error:
                 said[str(file)] = told = {"verdict": None, "error": str(error)}
             if not as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def test_flashes_are_shown_beside_the_keyframe(tmp_path: Path) -> None:
         assert (sheet.format, sheet.width) == ("PNG", 900)
     assert [path.name for path in out.iterdir()] == ["bad.qa.png"]
     assert {path: path.read_bytes() for path in before} == before
+    shutil.copyfile(good, bad)
+    assert dropreel("qa", str(bad), "--out", str(out))[0] == 0
+    assert list(out.iterdir()) == [], "what an earlier version had against it is no more"
 
 
 def test_it_speaks_to_a_person_and_goes_on_after_a_file_that_is_none(tmp_path: Path) -> None:

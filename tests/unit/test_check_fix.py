@@ -248,3 +248,44 @@ def test_a_home_that_is_named_must_be_there(drops: Path, tmp_path: Path) -> None
     done = CliRunner().invoke(app, ["check", str(drops), "--home", str(tmp_path / "typo")])
     assert isinstance(done.exception, BadSettings)
     assert "typo" in str(done.exception)
+
+
+def test_the_hot_folder_is_looked_at_as_the_daemon_does(home: Path) -> None:
+    hot = home / "mac/__video_keyframes"
+    rejected = hot / "rejected" / "old"
+    for folder in (hot / "sent" / "20260101_000000", rejected):
+        folder.mkdir(parents=True)
+        put(folder, "old", FAST)
+    (rejected / "reason.json").write_text("{}")
+    put(hot, "new", SIDECAR)
+    assert list(check(hot)[1]) == [str(hot / "new.png")]
+    assert list(check(rejected)[1]) == [str(rejected / "old.png")]
+
+
+def test_a_folder_of_a_manifest_is_checked_by_it(tmp_path: Path) -> None:
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    put(folder, "a", None)
+    entry = {"image_path": "__video_keyframes/a.png", "generation_params": {"model": "camera"},
+             "motion": {"type": "zoom_in", "start_rect": [0, 0, 1, 1], "end_rect": [0.3, 0.3, 0.7, 0.7],
+                        "duration_sec": 1.0}}  # fmt: skip
+    (folder / "manifest.json").write_text(
+        json.dumps({"project_id": "p", "batch_id": "20260101_000000", "keyframes": [entry]})
+    )
+    assert check(folder) == check(folder / "manifest.json")
+    assert check(folder)[0] == 1
+
+
+def test_a_picture_that_is_not_decoded_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "drop").mkdir()
+    tiff = tmp_path / "drop" / "a.tif"
+    tiff.write_bytes(b"II*\0")
+    for path in (tiff, tiff.parent):
+        status, said = check(path)
+        assert (status, codes(said[str(tiff)])) == (1, ["image_not_supported"])
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "empty")])
+    assert (done.exit_code, "nothing in this folder" in done.stderr) == (0, True)
