@@ -60,9 +60,8 @@ class Seen:
 
 
 def windows(count: int) -> Iterator[slice]:
-    """Windows of ``WINDOW`` frames, or of all there are, up to the last one; they overlap by half or more."""
-    last = max(0, count - WINDOW)
-    for start in (*range(0, last, WINDOW // 2), last):
+    """Windows of ``WINDOW`` frames, or of all there are, each a quarter later; of the end less than that is in none."""
+    for start in range(0, max(1, count - WINDOW + 1), WINDOW // 4):
         yield slice(start, start + WINDOW)
 
 
