@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -120,7 +119,7 @@ class Exposure(Inspector):
         moves through a tile takes longer, and what moves into it stays. Of more than 30 frames a second it may be
         as many more.
         """
-        back_within = math.ceil(self._limits.swing_back_frames * self._slower), math.ceil(self._slower)
+        back_within = round(self._limits.swing_back_frames * self._slower), round(self._slower)
         tiles = np.array(self._tiles, np.float64).reshape(-1, TILES * TILES)
         levels = np.column_stack([tiles.mean(axis=1), tiles])
         change = np.diff(levels, axis=0)
